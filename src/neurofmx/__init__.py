@@ -1,8 +1,10 @@
 """NeuroFM-X: from raw neural recordings to numbers that can be traced, re-derived and refuted.
 
-    >>> import neurofmx
-    >>> result = neurofmx.decode("session.nwb", target="position")  # doctest: +SKIP
-    >>> result.table()                                              # doctest: +SKIP
+Three lines take a session to a decoding table with baselines and intervals:
+
+    import neurofmx
+    result = neurofmx.decode("session.nwb", target="position")
+    print(result.table())
 """
 
 from __future__ import annotations
