@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -25,3 +26,24 @@ def mirror() -> Path:
 def lake(tmp_path: Path) -> Lake:
     """An empty lake of this test alone."""
     return Lake.open(tmp_path / "lake")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options that run a seeded share of the slow suite."""
+    parser.addoption("--slow-share", type=float, default=1.0, help="share of the selected tests to run")
+    parser.addoption("--slow-seed", type=int, default=0, help="seed that chooses the share")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps the seeded share: each test by a hash of its name, so that workers agree."""
+    share = config.getoption("--slow-share")
+    if share >= 1.0:
+        return
+
+    def kept(item: pytest.Item) -> bool:
+        text = f"{config.getoption('--slow-seed')}|{item.nodeid}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") < share * 2**32
+
+    config.hook.pytest_deselected(items=[i for i in items if not kept(i)])
+    items[:] = [i for i in items if kept(i)]

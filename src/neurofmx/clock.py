@@ -75,8 +75,8 @@ def fit_clock(device_s: np.ndarray, session_s: np.ndarray, *, breaks_s: np.ndarr
             slope, height = np.polyfit(d[keep] - centre, s[keep], 1)
             offset = height - slope * centre
             residual = s - (slope * d + offset)
-            spread = np.median(np.abs(residual - np.median(residual)))
-            keep = np.abs(residual) <= max(5 * 1.4826 * spread, 1e-9)
+            aside = np.abs(residual - np.median(residual))
+            keep = aside <= max(5 * 1.4826 * float(np.median(aside)), 1e-9)
         starts.append(lo)
         slopes.append(slope)
         offsets.append(offset)

@@ -1,0 +1,60 @@
+# `make demo` and `make test` set up everything from nothing; nothing else has to be started.
+PYTHON := $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo $$p && break; done)
+LAKE ?= lake
+MIRROR ?=
+RECIPE ?= laptop
+ONLY ?=
+SEED ?= 1
+SHARE ?= 0.2
+BIN := .venv/bin
+export DAGSTER_HOME := $(CURDIR)/.dagster
+export NEUROFMX_LAKE := $(abspath $(LAKE))
+export DANDI_NO_ET := 1
+export NO_ET := 1
+
+.PHONY: demo test test-slow test-sample check ui bench snapshot cover clean
+
+.venv/ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; none was found on PATH."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip check
+	@touch $@
+
+.dagster/dagster.yaml: dagster.yaml
+	@mkdir -p .dagster
+	@ln -sf ../dagster.yaml $@
+
+demo: .venv/ready .dagster/dagster.yaml
+	$(BIN)/neurofmx demo --lake $(LAKE) --recipe $(RECIPE) $(if $(MIRROR),--mirror $(MIRROR))
+
+test: .venv/ready
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# the slow tests, whole; test-sample runs a seeded share of them
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+
+test-sample: .venv/ready
+	$(BIN)/python -m pytest -m slow --slow-share $(SHARE) --slow-seed $(SEED) -n 2 --dist worksteal
+
+cover: .venv/ready
+	$(BIN)/python -m pytest -m "slow or not slow" -n 2 --dist worksteal --cov --cov-report=term --cov-report=json:.coverage.json
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/neurofmx evidence --check
+
+ui: .venv/ready .dagster/dagster.yaml
+	$(BIN)/dagster dev
+
+bench: .venv/ready
+	$(BIN)/python -m bench $(ONLY)
+
+snapshot: .venv/ready
+	$(BIN)/dvc repro
+
+clean:
+	rm -rf .venv .dagster lake .pytest_cache .ruff_cache
