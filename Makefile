@@ -29,11 +29,11 @@ demo: .venv/ready .dagster/dagster.yaml
 	$(BIN)/neurofmx demo --lake $(LAKE) --recipe $(RECIPE) $(if $(MIRROR),--mirror $(MIRROR))
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # the slow tests, whole; test-sample runs a seeded share of them
 test-slow: .venv/ready
-	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --record tests/results/slow.json
 
 test-sample: .venv/ready
 	$(BIN)/python -m pytest -m slow --slow-share $(SHARE) --slow-seed $(SEED) -n 2 --dist worksteal
@@ -45,7 +45,7 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/neurofmx evidence --check
+	$(BIN)/python -m bench.evidence --check
 
 ui: .venv/ready .dagster/dagster.yaml
 	$(BIN)/dagster dev

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options that run a seeded share of the slow suite."""
     parser.addoption("--slow-share", type=float, default=1.0, help="share of the selected tests to run")
     parser.addoption("--slow-seed", type=int, default=0, help="seed that chooses the share")
+    parser.addoption("--record", default=None, help="write the results as JSON to this file")
 
 
 @pytest.hookimpl(trylast=True)
@@ -47,3 +51,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     config.hook.pytest_deselected(items=[i for i in items if not kept(i)])
     items[:] = [i for i in items if kept(i)]
+
+
+def _record(config: pytest.Config) -> Path | None:
+    """Where to write the results; only the process that owns the report writes."""
+    path = config.getoption("--record")
+    return None if path is None or hasattr(config, "workerinput") else Path(path)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Writes what passed, failed and was skipped (with reasons) to the file that ``--record`` names."""
+    path = _record(config)
+    if path is None:
+        return
+    stats = terminalreporter.stats
+    by_file = Counter(r.nodeid.split("::")[0] for r in stats.get("passed", []) if r.when == "call")
+    skips = sorted({(r.nodeid.split("::")[0], str(r.longrepr[2])) for r in stats.get("skipped", [])})
+    result = {
+        "passed": sum(by_file.values()),
+        "failed": len(stats.get("failed", [])) + len(stats.get("error", [])),
+        "skipped": [{"where": where, "reason": reason} for where, reason in skips],
+        "files": dict(sorted(by_file.items())),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
