@@ -1,0 +1,339 @@
+"""The small pure steps that tokenizers compose: numbers in, numbers and a mask out, nothing remembered.
+
+Three kinds, told apart by the table that holds them. Sample steps turn (N, C) samples into (N, C') samples;
+bin steps turn samples into (T, C, P) tokens; grid steps turn tokens into tokens. A causal step never looks
+at a sample after the end of the bin that it fills. What is not known has mask False and the value 0.
+
+Shapes: N samples, T bins, C channels, P fields of a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from neurofmx.errors import ConfigError
+
+EDGE = 1e-6  # share of a bin by which rounding may move a time across an edge
+FLOOR = 1e-12  # smallest amplitude whose logarithm is taken
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Bins:
+    """A regular grid of time: bin i covers [t0_s + i dt_s, t0_s + (i + 1) dt_s).
+
+    Args:
+        t0_s: edge of the first bin, session clock.
+        dt_s: width in seconds.
+        n: number of bins T.
+    """
+
+    t0_s: float
+    dt_s: float
+    n: int
+
+    def index(self, times_s: np.ndarray) -> np.ndarray:
+        """(N,) int64 bin of each time; below 0 or from n on it lies outside."""
+        return np.floor((np.asarray(times_s) - self.t0_s) / self.dt_s + EDGE).astype(np.int64)
+
+    def bounds(self, times_s: np.ndarray) -> np.ndarray:
+        """(T + 1,) row of the first of the ascending times in each bin, and of the first after the last bin."""
+        return np.searchsorted(self.index(times_s), np.arange(self.n + 1), side="left")
+
+    def covered(self, valid: np.ndarray) -> np.ndarray:
+        """(T,) bool: the whole bin lies in one of the (K, 2) valid intervals."""
+        seen = np.zeros(self.n, dtype=bool)
+        for start, stop in np.asarray(valid).reshape(-1, 2):
+            lo = int(np.ceil((start - self.t0_s) / self.dt_s - EDGE))
+            hi = int(np.floor((stop - self.t0_s) / self.dt_s + EDGE))
+            seen[max(lo, 0) : max(hi, 0)] = True
+        return seen
+
+
+def bin_counts(times_s: np.ndarray, codes: np.ndarray, n_channels: int, bins: Bins) -> np.ndarray:
+    """Counts the events of each channel in each bin.
+
+    Args:
+        times_s: (N,) ascending event times.
+        codes: (N,) channel of each event.
+        n_channels: number of channels C.
+        bins: the grid.
+
+    Returns:
+        (T, C) float64 counts.
+    """
+    at = bins.index(times_s)
+    keep = (at >= 0) & (at < bins.n)
+    flat = at[keep] * n_channels + np.asarray(codes)[keep]
+    return np.bincount(flat, minlength=bins.n * n_channels).reshape(bins.n, n_channels).astype(np.float64)
+
+
+# sample steps: (values (N, C), mask (N, C), times_s (N,)) -> (values, mask)
+
+
+def log_amplitude(values: np.ndarray, mask: np.ndarray, times_s: np.ndarray) -> Pair:
+    """Natural logarithm of the absolute value of each sample."""
+    return np.log(np.maximum(np.abs(values), FLOOR)), mask
+
+
+def speed(values: np.ndarray, mask: np.ndarray, times_s: np.ndarray) -> Pair:
+    """Speed of a point from each sample and the one before it, in the unit of the samples per second, (N, 1)."""
+    out, known = np.zeros((len(values), 1)), np.zeros((len(values), 1), dtype=bool)
+    step = np.diff(times_s)
+    both = mask.all(axis=1)
+    known[1:, 0] = both[1:] & both[:-1] & (step > 0)
+    out[1:, 0] = np.linalg.norm(np.diff(values, axis=0), axis=1) / np.where(step > 0, step, 1.0)
+    return np.where(known, out, 0.0), known
+
+
+# bin steps: (values (N, C), mask (N, C), times_s (N,), bins, valid (K, 2)) -> (tokens (T, C, P), mask (T, C))
+
+
+def bin_mean(values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray) -> Pair:
+    """Mean of the samples in each bin; a bin that is empty, partly invalid or holds an unknown sample is masked."""
+    total, count = _sums(values, bins.bounds(times_s))
+    known = _whole(mask, times_s, bins, valid)
+    return _masked(total / np.maximum(count, 1)[:, None], known)
+
+
+def patch(
+    values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray, *, samples: int
+) -> Pair:
+    """Cuts each bin into equal parts and takes the mean of each: P values a token, a decimated waveform.
+
+    Raises:
+        ConfigError: the signal is slower than one sample a part.
+    """
+    fine = Bins(bins.t0_s, bins.dt_s / samples, bins.n * samples)
+    if len(times_s) > 1 and np.median(np.diff(times_s)) > fine.dt_s * (1 + 1e-3):
+        raise ConfigError(
+            f"patch of {samples} samples in {bins.dt_s:g} s",
+            got=f"a signal of {1 / np.median(np.diff(times_s)):.4g} Hz",
+            expected=f"at least {1 / fine.dt_s:.4g} Hz",
+            fix="Use wider bins or another row of tokenize.catalog.",
+        )
+    total, count = _sums(values, fine.bounds(times_s))
+    parts = (total / np.maximum(count, 1)[:, None]).reshape(bins.n, samples, -1).transpose(0, 2, 1)
+    filled = (count > 0).reshape(bins.n, samples).all(axis=1)
+    return _masked(parts, _whole(mask, times_s, bins, valid) & filled[:, None])
+
+
+def envelope(values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray) -> Pair:
+    """Log mean absolute value, log mean absolute difference and share of zero crossings, per channel and bin.
+
+    The time-domain features of Hudgins, Parker and Scott (1993), IEEE Trans Biomed Eng 40:82. Differences
+    are taken inside a bin only, so that a token depends on nothing outside it.
+    """
+    bounds = bins.bounds(times_s)
+    size, count = _sums(np.abs(values), bounds)
+    step, cross = np.zeros_like(values), np.zeros_like(values)
+    step[1:] = np.abs(np.diff(values, axis=0))
+    cross[1:] = np.signbit(values[1:]) != np.signbit(values[:-1])
+    inner = bounds[:-1][count > 0]  # the first sample of a bin has its neighbour in another
+    step[inner], cross[inner] = 0.0, 0.0
+    steps, _ = _sums(step, bounds)
+    crosses, _ = _sums(cross, bounds)
+    pairs = np.maximum(count - 1, 1)[:, None]
+    known = _whole(mask, times_s, bins, valid) & (count > 1)[:, None]
+    fields = [
+        np.log(np.maximum(size / np.maximum(count, 1)[:, None], FLOOR)),
+        np.log(np.maximum(steps / pairs, FLOOR)),
+        crosses / pairs,
+    ]
+    return _masked(np.stack(fields, axis=2), known)
+
+
+def band_power(
+    values: np.ndarray,
+    mask: np.ndarray,
+    times_s: np.ndarray,
+    bins: Bins,
+    valid: np.ndarray,
+    *,
+    bands_hz: tuple[tuple[float, float], ...],
+    window_s: float,
+    causal: bool = True,
+) -> Pair:
+    """Log mean power density in each band, from a Hann window that ends with the bin (or is centred on it).
+
+    A window is finite, so tokens of a slice equal the slice of the tokens and a gap spoils only the windows
+    that it touches.
+
+    Args:
+        values: (N, C) evenly sampled.
+        mask: (N, C) bool.
+        times_s: (N,) seconds.
+        bins: the grid.
+        valid: (K, 2) seconds.
+        bands_hz: (low, high) of each of the P bands.
+        window_s: length of the window in seconds.
+        causal: the window ends with the bin; otherwise it is centred on it.
+
+    Returns:
+        Tokens (T, C, P), natural log of unit^2/Hz, and mask (T, C).
+
+    Raises:
+        ConfigError: a band has no frequency of the window, or lies above half the sampling rate.
+    """
+    from scipy import fft, signal
+
+    n, c = values.shape
+    out, known = np.zeros((bins.n, c, len(bands_hz))), np.zeros((bins.n, c), dtype=bool)
+    if n < 2:
+        return out, known
+    rate = 1.0 / float(np.median(np.diff(times_s)))
+    width = max(2, round(window_s * rate))
+    taper = signal.get_window("hann", width)
+    freqs = fft.rfftfreq(width, 1 / rate)
+    rows = [np.flatnonzero((freqs >= lo) & (freqs < hi)) for lo, hi in bands_hz]
+    for (lo, hi), found in zip(bands_hz, rows):
+        if not len(found):
+            raise ConfigError(
+                f"band {lo:g}-{hi:g} Hz",
+                got=f"a window of {window_s:g} s at {rate:.4g} Hz",
+                expected="a frequency of the window inside the band, below half the sampling rate",
+            )
+    end = bins.bounds(times_s)[1:] + (0 if causal else width // 2)
+    start = end - width
+    fits = (start >= 0) & (end <= n)
+    gaps = np.concatenate([[0], np.cumsum(np.diff(times_s) > 1.5 / rate)])  # breaks before each sample
+    bad = np.concatenate([np.zeros((1, c), int), np.cumsum(~mask, axis=0)])
+    at = np.flatnonzero(fits & bins.covered(valid))
+    block = max(1, 4_000_000 // (width * c))
+    for lo in range(0, len(at), block):
+        part = at[lo : lo + block]
+        pieces = values[start[part][:, None] + np.arange(width)]
+        pieces = (pieces - pieces.mean(axis=1, keepdims=True)) * taper[:, None]
+        density = np.abs(np.asarray(fft.rfft(pieces, axis=1))) ** 2 * (2 / (rate * np.sum(taper**2)))
+        for p, found in enumerate(rows):
+            out[part, :, p] = np.log(np.maximum(density[:, found].mean(axis=1), FLOOR))
+        whole = gaps[end[part] - 1] == gaps[start[part]]
+        known[part] = whole[:, None] & (bad[end[part]] == bad[start[part]])
+    return _masked(out, known)
+
+
+def hold(
+    values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray, *, max_age_s: float
+) -> Pair:
+    """The last sample before the end of each bin, if it is no older than ``max_age_s``: the causal resampling."""
+    ends = bins.t0_s + (np.arange(bins.n) + 1) * bins.dt_s
+    at = bins.bounds(times_s)[1:] - 1
+    near = (at >= 0) & (ends - times_s[np.maximum(at, 0)] <= max_age_s + EDGE * bins.dt_s) if len(times_s) else None
+    return _taken(values, mask, at, near, bins, valid)
+
+
+def nearest(
+    values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray, *, max_gap_s: float
+) -> Pair:
+    """The sample nearest to the centre of each bin, if it is within ``max_gap_s``; not causal."""
+    centres = bins.t0_s + (np.arange(bins.n) + 0.5) * bins.dt_s
+    if not len(times_s):
+        return _taken(values, mask, np.full(bins.n, -1), None, bins, valid)
+    after = np.clip(np.searchsorted(times_s, centres), 1, max(len(times_s) - 1, 1))
+    before = after - 1
+    after = np.minimum(after, len(times_s) - 1)
+    at = np.where(centres - times_s[before] <= times_s[after] - centres, before, after)
+    return _taken(values, mask, at, np.abs(times_s[at] - centres) <= max_gap_s, bins, valid)
+
+
+def linear(
+    values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray, *, max_gap_s: float
+) -> Pair:
+    """Linear interpolation at the centre of each bin between samples at most ``max_gap_s`` apart; not causal."""
+    centres = bins.t0_s + (np.arange(bins.n) + 0.5) * bins.dt_s
+    if len(times_s) < 2:
+        return _taken(values, mask, np.full(bins.n, -1), None, bins, valid)
+    after = np.clip(np.searchsorted(times_s, centres, side="right"), 1, len(times_s) - 1)
+    left, right = times_s[after - 1], times_s[after]
+    between = (centres >= left) & (centres <= right) & (right - left <= max_gap_s) & bins.covered(valid)
+    share = ((centres - left) / np.where(right > left, right - left, 1.0))[:, None]
+    mixed = values[after - 1] * (1 - share) + values[after] * share
+    return _masked(mixed, between[:, None] & mask[after - 1] & mask[after])
+
+
+# grid steps: (tokens (T, C, P), mask (T, C), dt_s) -> (tokens, mask)
+
+
+def sqrt(tokens: np.ndarray, mask: np.ndarray, dt_s: float) -> Pair:
+    """Square root, which makes the variance of Poisson counts nearly constant."""
+    return np.sqrt(tokens), mask
+
+
+def rate(tokens: np.ndarray, mask: np.ndarray, dt_s: float) -> Pair:
+    """Counts per second."""
+    return tokens / dt_s, mask
+
+
+def zscore(
+    tokens: np.ndarray, mask: np.ndarray, dt_s: float, *, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Pair:
+    """Subtracts and divides by statistics that the caller fitted on training data, one a channel or one for all."""
+    shape = (1, -1, 1)
+    return _masked((tokens - np.reshape(mean, shape)) / np.reshape(std, shape), mask)
+
+
+def smooth(tokens: np.ndarray, mask: np.ndarray, dt_s: float, *, sigma_s: float, causal: bool = False) -> Pair:
+    """Gaussian smoothing over known bins, with weights renormalised where bins are unknown.
+
+    Args:
+        tokens: (T, C, P).
+        mask: (T, C).
+        dt_s: bin width in seconds.
+        sigma_s: standard deviation in seconds.
+        causal: use the past half of the kernel only.
+
+    Returns:
+        Smoothed tokens and the same mask: unknown bins stay unknown.
+    """
+    from scipy.ndimage import correlate1d
+
+    reach = max(1, int(np.ceil(4 * sigma_s / dt_s)))
+    lag = np.arange(-reach, reach + 1)
+    kernel = np.exp(-0.5 * (lag * dt_s / sigma_s) ** 2) * (lag <= 0 if causal else 1.0)
+    weight = correlate1d(mask.astype(np.float64), kernel, axis=0, mode="constant")
+    total = correlate1d(np.where(mask[..., None], tokens, 0.0), kernel, axis=0, mode="constant")
+    return _masked(total / np.maximum(weight, FLOOR)[..., None], mask)
+
+
+SAMPLE_STEPS: Mapping[str, Callable[..., Pair]] = {f.__name__: f for f in (log_amplitude, speed)}
+BIN_STEPS: Mapping[str, Callable[..., Pair]] = {
+    f.__name__: f for f in (bin_mean, patch, envelope, band_power, hold, nearest, linear)
+}
+GRID_STEPS: Mapping[str, Callable[..., Pair]] = {f.__name__: f for f in (sqrt, rate, zscore, smooth)}
+
+
+def _sums(values: np.ndarray, bounds: np.ndarray) -> Pair:
+    """(T, C) sums of the rows between bounds, and (T,) how many there were."""
+    count = np.diff(bounds)
+    out = np.zeros((len(count), values.shape[1]))
+    some = count > 0
+    if some.any():
+        # empty bins have no rows of their own, so the starts of the others cut the rows exactly
+        out[some] = np.add.reduceat(values[: bounds[-1]], bounds[:-1][some], axis=0)
+    return out, count
+
+
+def _whole(mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray) -> np.ndarray:
+    """(T, C) bool: the bin has samples, all of them known, and lies in valid time."""
+    unknown, count = _sums((~mask).astype(np.float64), bins.bounds(times_s))
+    return (unknown == 0) & (count > 0)[:, None] & bins.covered(valid)[:, None]
+
+
+def _taken(
+    values: np.ndarray, mask: np.ndarray, at: np.ndarray, near: np.ndarray | None, bins: Bins, valid: np.ndarray
+) -> Pair:
+    """The samples at the rows ``at`` where they are near enough, known and in valid time."""
+    if near is None:
+        return np.zeros((bins.n, values.shape[1], 1)), np.zeros((bins.n, values.shape[1]), dtype=bool)
+    rows = np.maximum(at, 0)
+    return _masked(values[rows], (near & bins.covered(valid))[:, None] & mask[rows])
+
+
+def _masked(tokens: np.ndarray, mask: np.ndarray) -> Pair:
+    """Tokens as (T, C, P), 0 where the mask is False."""
+    tokens = tokens[..., None] if tokens.ndim == 2 else tokens
+    return np.where(mask[..., None], tokens, 0.0), mask
