@@ -105,7 +105,7 @@ def demo(
 
     Example: neurofmx demo --lake lake --mirror ../mirror
     """
-    from neurofmx.pipeline import demo as run
+    from neurofmx.assets.demo import demo as run
 
     raise SystemExit(run(Lake.open(lake), recipe=recipe, mirror=mirror))
 
