@@ -1,4 +1,4 @@
-"""One remote file into the lake's raw layer: resumed, checked against every published digest, or an error that says why."""
+"""One remote file into the lake's raw layer: resumed, checked against every published digest, or a reason why not."""
 
 from __future__ import annotations
 
@@ -169,7 +169,9 @@ def _transfer(remote: RemoteFile, lake: Lake, part: Path) -> Digests:
     if scheme == "file":
         source = local_path(remote.url)
         if not source.is_file():
-            raise NotThere(f"file {source}", expected=f"{remote.path} of the dataset", fix="Check the source's address.")
+            raise NotThere(
+                f"file {source}", expected=f"{remote.path} of the dataset", fix="Check the source's address."
+            )
         _room(part, source.stat().st_size)
         with source.open("rb") as reading, part.open("wb") as writing:
             while block := reading.read(BLOCK):
@@ -207,7 +209,9 @@ def _download(remote: RemoteFile, part: Path) -> Digests:
         resumed = answer.status_code == 206 and answer.headers.get("ETag") == seen.get("etag")
         if answer.status_code == 206 and not resumed:
             part.unlink()
-            raise Busy(remote.url, got="another ETag", expected=str(seen.get("etag")), fix="Fetching it from the start.")
+            raise Busy(
+                remote.url, got="another ETag", expected=str(seen.get("etag")), fix="Fetching it from the start."
+            )
         if not resumed:
             _refuse_page(remote, answer.headers)
         length = answer.headers.get("Content-Length")

@@ -76,7 +76,9 @@ def ask(url: str, *, headers: Mapping[str, str] | None = None, body: Any = None)
         )
     except requests.RequestException as error:
         # requests' own text nests the same fact three deep; the type and the host say what matters
-        raise Busy(url, got=type(error).__name__, expected="an answer", fix="Check the network and the address.") from error
+        raise Busy(
+            url, got=type(error).__name__, expected="an answer", fix="Check the network and the address."
+        ) from error
     status = answer.status_code
     if status in (200, 206, 304, 416):
         return answer

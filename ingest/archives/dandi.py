@@ -112,7 +112,9 @@ def _folder_rows(address: str, source: Source) -> Iterator[dict[str, Any]]:
 
 def _field(row: dict[str, Any], name: str, where: str) -> Any:
     if name not in row:
-        raise MalformedFile(f"asset of dandiset {where}", got=f"no {name!r}", expected="path, size, asset_id, blob or zarr")
+        raise MalformedFile(
+            f"asset of dandiset {where}", got=f"no {name!r}", expected="path, size, asset_id, blob or zarr"
+        )
     return row[name]
 
 

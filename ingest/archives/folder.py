@@ -49,7 +49,9 @@ def _single(path: Path, source: Source) -> Iterator[Session]:
     if root:
         name = path.relative_to(root).as_posix()
         stem = bids.split(path.name)[0]
-        runs = [s for s in bids.sessions(folder_tree(root), source) if bids.split(s.files[0].path)[0].endswith(f"/{stem}")]
+        runs = [
+            s for s in bids.sessions(folder_tree(root), source) if bids.split(s.files[0].path)[0].endswith(f"/{stem}")
+        ]
         if not runs:
             raise ConfigError(f"file {name} of {root}", expected="the data file of a BIDS run", fix="Name that file.")
         yield from runs
@@ -57,7 +59,9 @@ def _single(path: Path, source: Source) -> Iterator[Session]:
     if path.suffix.lower() not in READERS:
         raise ConfigError(f"file {path}", got=path.suffix or "no suffix", expected=f"one of {', '.join(READERS)}",
                           fix="Give an NWB, EDF, WFDB or WAV file, a BIDS run or an ALF folder.")  # fmt: skip
-    tree = Tree({p.name: _local(p, path.parent) for p in sorted(path.parent.iterdir()) if p.is_file()}, str(path.parent))
+    tree = Tree(
+        {p.name: _local(p, path.parent) for p in sorted(path.parent.iterdir()) if p.is_file()}, str(path.parent)
+    )
     yield _file(path.name, tree, source, OWN)
 
 

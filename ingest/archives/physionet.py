@@ -17,7 +17,8 @@ FILES = "https://physionet.org/files"
 # projects whose runs mean something that no file says; source: the projects' own pages
 _RUNS = {
     "eegmmidb": {
-        **{"R01": "rest, eyes open", "R02": "rest, eyes closed"},
+        "R01": "rest, eyes open",
+        "R02": "rest, eyes closed",
         **dict.fromkeys(("R03", "R07", "R11"), "move left or right fist"),
         **dict.fromkeys(("R04", "R08", "R12"), "imagine left or right fist"),
         **dict.fromkeys(("R05", "R09", "R13"), "move both fists or both feet"),

@@ -44,7 +44,9 @@ def folder_tree(root: Path, under: str = "") -> Tree:
     """
     base = root / under
     if not base.is_dir():
-        raise NotThere(f"folder {base}", expected="a folder laid out as the archive lays it out", fix="Check the address.")
+        raise NotThere(
+            f"folder {base}", expected="a folder laid out as the archive lays it out", fix="Check the address."
+        )
     files = {}
     for path in sorted(p for p in base.rglob("*") if p.is_file()):
         relative = path.relative_to(root)
