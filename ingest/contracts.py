@@ -54,9 +54,7 @@ def _range(name: str, says: str, column: str, low: float | None, high: float | N
 # a null is no value to most expectations, so what must be stated is made a value that fails
 FRAMES = {
     "recordings": """
-        select recording_id, coalesce(subject_id, '') as subject_id, coalesce(licence, '') as licence,
-            coalesce(reader, '') as reader, coalesce(digest, '') as digest, start_s, stop_s, duration_s,
-            coalesce(clock_error_s, -1) as clock_error_s,
+        select recording_id, subject_id, licence, reader, digest, start_s, stop_s, duration_s, clock_error_s,
             n_streams, len(modalities) as n_modalities, len(raw_sha256) as n_raw,
             len(raw_sha256) - len(list_filter(raw_sha256, lambda x: regexp_full_match(x, '[0-9a-f]{64}'))) as bad_raw,
             len(source_url) as n_urls, abs(duration_s - (stop_s - start_s)) as duration_gap_s,
@@ -65,7 +63,9 @@ FRAMES = {
             (select max(last_s) from streams s where s.recording_id = r.recording_id) - 1e-6 as last_s,
             (select count(*) from checks c where c.recording_id = r.recording_id and c.stage = 'ingest'
                 and c.severity = 'block' and not c.passed) as n_blocked
-        from recordings r order by recording_id""",
+        from (select * replace (coalesce(subject_id, '') as subject_id, coalesce(licence, '') as licence,
+            coalesce(reader, '') as reader, coalesce(digest, '') as digest,
+            coalesce(clock_error_s, -1) as clock_error_s) from recordings) r order by recording_id""",
     "scores": """
         select score_id, task, predictor, metric, verdict, value, ci_low, ci_high, delta, delta_low, delta_high, n,
             n_units, len(recordings) as n_recordings,
@@ -75,7 +75,8 @@ FRAMES = {
                 and c.predictor = 'chance') as n_chance,
             cast(predictor = 'neurofmx' and coalesce(checkpoint, '') = '' as integer) as no_checkpoint,
             cast(n_units < 5 and coalesce(verdict, '') not in ('', 'within one recording') as integer) as overclaims
-        from scores s order by score_id""",
+        from (select * replace (coalesce(task, '') as task, coalesce(predictor, '') as predictor,
+            coalesce(metric, '') as metric) from scores) s order by score_id""",
 }
 RULES = {
     "recordings": (
