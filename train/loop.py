@@ -1,0 +1,371 @@
+"""The training loop: Lightning Fabric, early stopping on the validation fold, exact resumption after any kill.
+
+Batch, augmentation and dropout of step n are functions of (seed, n); the schedule is a function of n. So the state of
+a run is the weights, their average, the optimiser's moments and n, and a resumed run gives the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from neurofmx.model.network import GROUPS, NeuroFMX
+from neurofmx.provenance import canonical_json, digest_array, digest_of
+from neurofmx.tokenize.windows import TaskData
+from neurofmx.train.checkpoints import Trained, new_model, read_checked, save_trained, task_infos, write_atomic
+from neurofmx.train.feed import Feed, hidden, make_feed
+from neurofmx.train.linear import LinearStart, linear_start
+from neurofmx.train.objectives import TrainStep, decode_loss
+from neurofmx.train.recipes import OptimConfig, Recipe
+
+VERSION = 1  # raised by hand when the same recipe and data would give another model
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What callbacks are told after every step (and before the first, as step 0).
+
+    Args:
+        step: steps done.
+        steps: most steps.
+        loss: training loss of this step, NaN at step 0.
+        valid: validation loss if it was evaluated at this step, else None.
+        best_valid: least validation loss so far.
+        model: the moving average that is evaluated; read, don't write.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    valid: float | None
+    best_valid: float
+    model: NeuroFMX
+
+
+Callback = Callable[[StepReport], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """A finished run.
+
+    Args:
+        run_id: digest of recipe, data, fold and training version (16 hex digits).
+        path: folder that holds ``model.pt``, ``last.pt`` and ``run.json``.
+        fold: the fold held out, None for none.
+        history: one row an evaluation: step, train, valid.
+        steps: steps done.
+        best_step: step of the model that was kept; 0 is the linear path alone.
+        best_valid: its validation loss.
+        penalty: task -> penalties of the linear path, as chosen inside the training folds.
+        seconds: wall time of this process.
+    """
+
+    run_id: str
+    path: Path
+    fold: int | None
+    history: tuple[Mapping[str, float], ...]
+    steps: int
+    best_step: int
+    best_valid: float
+    penalty: Mapping[str, tuple[float, ...]]
+    seconds: float
+
+
+def data_digest(data: Mapping[str, TaskData]) -> str:
+    """Identity of everything that training reads from task data."""
+    rows = []
+    for name, task in sorted(data.items()):
+        for windows in task.recordings:
+            arrays = {
+                **{f"values|{m}": a for m, a in windows.values.items()},
+                **{f"mask|{m}": a for m, a in windows.mask.items()},
+                **{k: getattr(windows, k) for k in ("start_s", "target", "target_mask", "fold", "unit")},
+            }
+            channels = {m: list(ids) for m, ids in windows.channels.items()}
+            digests = {key: digest_array(array) for key, array in arrays.items()}
+            rows.append([name, task.kind, task.names, dict(task.fields), windows.recording, channels, digests])
+    return digest_of(rows)
+
+
+def fit(
+    recipe: Recipe,
+    data: Mapping[str, TaskData],
+    *,
+    fold: int | None,
+    out: Path,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = True,
+) -> RunResult:
+    """Trains a recipe's model with one fold held out; the next fold that holds windows tells when to stop.
+
+    The linear path is fitted in closed form, then the network learns what it leaves (see `train.linear`).
+
+    Args:
+        recipe: everything but data and fold.
+        data: task -> windows.
+        fold: fold that is not touched, None to train on all.
+        out: where the run's folder is made.
+        callbacks: called after every step.
+        resume: go on from ``last.pt``, or return the finished result, where there is one; False starts anew.
+
+    Raises:
+        ConfigError: nothing to train or to validate on.
+        Leakage: a resampling unit in two folds.
+        MalformedFile: a checkpoint of this run is damaged.
+    """
+    began = time.monotonic()
+    run_id = digest_of([VERSION, recipe, data_digest(data), fold])[:16]
+    path = Path(out) / run_id
+    path.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for name in ("run.json", "last.pt", "linear.pt", "model.pt"):
+            (path / name).unlink(missing_ok=True)
+    if (path / "run.json").exists():
+        return _read_result(path)
+    feed = make_feed(data, fold=fold, config=recipe.feed, seed=recipe.seed)
+    start = _stored_start(path, feed, recipe)
+    model = new_model(recipe, data, feed.vocabulary)
+    set_linear(model, start)
+    done = optimise(model, feed, start, recipe, groups=GROUPS, path=path, callbacks=callbacks)
+    save_trained(trained_of(model, feed, recipe, data), path / "model.pt")
+    result = RunResult(
+        run_id=run_id, path=path, fold=fold, penalty=start.penalty, seconds=time.monotonic() - began, **done
+    )
+    _write_result(result)
+    return result
+
+
+def untrained(recipe: Recipe, data: Mapping[str, TaskData], *, fold: int | None = None) -> Trained:
+    """The same network with random weights and an empty linear path: the control that shows what training adds.
+
+    Args:
+        recipe: its model sizes and seed.
+        data: task -> windows, for the vocabulary and the statistics of the training folds.
+        fold: fold that the statistics leave out.
+    """
+    feed = make_feed(data, fold=fold, config=recipe.feed, seed=recipe.seed)
+    return trained_of(new_model(recipe, data, feed.vocabulary), feed, recipe, data)
+
+
+def trained_of(model: NeuroFMX, feed: Feed, recipe: Recipe, data: Mapping[str, TaskData]) -> Trained:
+    """A model in evaluation mode with the statistics that it was fed with."""
+    return Trained(
+        model=model.cpu().eval(),
+        vocabulary=feed.vocabulary,
+        recipe=recipe,
+        normalisation=feed.normalisation,
+        tasks=task_infos(data),
+    )
+
+
+def set_linear(model: NeuroFMX, start: LinearStart) -> None:
+    """Writes the closed-form fit into the model's linear paths."""
+    for task, row in model.rows_of_tasks.items():
+        if task in start.weight:
+            model.linear[row].weight.copy_(torch.from_numpy(start.weight[task]))  # type: ignore[union-attr,operator]
+            model.linear[row].bias.copy_(torch.from_numpy(start.bias[task]))  # type: ignore[union-attr,operator]
+
+
+def optimise(
+    model: NeuroFMX,
+    feed: Feed,
+    start: LinearStart,
+    recipe: Recipe,
+    *,
+    groups: Sequence[str],
+    path: Path | None,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
+    """Trains some parameter groups of a model in place, leaving the best average of its weights in it.
+
+    Args:
+        model: with its linear path set.
+        feed: batches.
+        start: predictions of the linear path for training windows.
+        recipe: optimiser, objective, stopping, seed.
+        groups: which of ``GROUPS`` learn; the others keep every bit.
+        path: folder of ``last.pt``, from which it goes on; None keeps nothing.
+        callbacks: called after every step.
+
+    Returns:
+        history, steps, best_step and best_valid of a `RunResult`.
+    """
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    learning = [p for name in groups for p in model.group(name)]
+    for parameter in learning:
+        parameter.requires_grad_(True)
+    fabric = Fabric(accelerator="cuda" if torch.cuda.is_available() else "cpu", devices=1)
+    step_module, optimiser = fabric.setup(
+        TrainStep(model, recipe.objective), _optimiser(learning, recipe.optim), move_to_device=True
+    )
+    average = deepcopy(model).eval()
+    state: dict[str, Any] = {"step": 0, "best_step": 0, "best_valid": math.inf, "stale": 0, "history": "[]"}
+    best = deepcopy(average.state_dict())
+    if path is not None and (path / "last.pt").exists():
+        kept = read_checked(path / "last.pt")
+        model.load_state_dict(kept["model"])
+        average.load_state_dict(kept["average"])
+        optimiser.load_state_dict(kept["optimiser"])
+        best, state = kept["best"], kept["state"]
+    history: list[dict[str, float]] = json.loads(state["history"])
+    losses: list[float] = []
+    batches = feed.batches(state["step"])
+
+    def evaluate() -> float:
+        valid = validation_loss(average, feed, recipe, fabric.device)
+        if valid < state["best_valid"]:
+            state.update(best_step=state["step"], best_valid=valid, stale=0)
+            best.update({key: value.detach().clone() for key, value in average.state_dict().items()})
+        else:
+            state["stale"] += 1
+        train = float(np.mean(losses)) if losses else math.nan
+        history.append({"step": state["step"], "train": train, "valid": valid})
+        losses.clear()
+        return valid
+
+    def report(loss: float, valid: float | None) -> None:
+        for callback in callbacks:
+            callback(
+                StepReport(
+                    step=state["step"],
+                    steps=recipe.optim.steps,
+                    loss=loss,
+                    valid=valid,
+                    best_valid=state["best_valid"],
+                    model=average,
+                )
+            )
+
+    if not history:
+        report(math.nan, evaluate())
+    with torch.random.fork_rng():
+        while state["step"] < recipe.optim.steps and state["stale"] < recipe.stop.patience:
+            loss = _one_step(step_module, optimiser, fabric, feed, start, recipe, next(batches), state["step"])
+            state["step"] += 1
+            losses.append(loss)
+            with torch.no_grad():
+                for slow, fast in zip(average.parameters(), model.parameters()):
+                    if fast.requires_grad:
+                        slow.lerp_(fast, 1 - recipe.optim.average)
+            valid = evaluate() if state["step"] % recipe.stop.every == 0 else None
+            if path is not None and state["step"] % recipe.stop.save_every == 0:
+                state["history"] = json.dumps(history)
+                write_atomic(
+                    path / "last.pt",
+                    {
+                        "model": model.state_dict(),
+                        "average": average.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "best": best,
+                        "state": state,
+                    },
+                )
+            report(loss, valid)
+    model.load_state_dict(best)
+    done = {key: state[key] for key in ("best_step", "best_valid")}
+    return {**done, "steps": state["step"], "history": tuple(history)}
+
+
+def _one_step(
+    module: Any,
+    optimiser: Any,
+    fabric: Fabric,
+    feed: Feed,
+    start: LinearStart,
+    recipe: Recipe,
+    entry: tuple[str, int, np.ndarray],
+    step: int,
+) -> float:
+    name, number, rows = entry
+    seed = int(np.random.SeedSequence([recipe.seed, step]).generate_state(1)[0])
+    torch.manual_seed(seed)
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(step, recipe.optim)
+    whole = feed.batch(name, number, rows, fabric.device)
+    shown, gone = hidden(whole, recipe.feed, torch.Generator().manual_seed(seed))
+    offset = torch.from_numpy(start.offset[name, number][rows]).to(fabric.device)
+    module.train()
+    optimiser.zero_grad(set_to_none=True)
+    loss = module(whole, shown, gone, name, offset)
+    fabric.backward(loss)
+    fabric.clip_gradients(module, optimiser, max_norm=recipe.optim.clip)
+    optimiser.step()
+    return float(loss.detach())
+
+
+@torch.no_grad()
+def validation_loss(model: NeuroFMX, feed: Feed, recipe: Recipe, device: torch.device | str = "cpu") -> float:
+    """Mean over tasks of the decode loss over validation windows, without smoothing; linear path included."""
+    totals: dict[str, list[float]] = {}
+    for name, number, rows in feed.validation():
+        batch = feed.batch(name, number, rows, device)
+        total, count = decode_loss(model(batch, name).decode, batch.targets[name], loss=recipe.objective.loss)
+        held = totals.setdefault(name, [0.0, 0.0])
+        held[0] += float(total)
+        held[1] += float(count)
+    return float(np.mean([total / max(count, 1) for total, count in totals.values()]))
+
+
+def learning_rate(step: int, config: OptimConfig) -> float:
+    """Linear warm-up, then a cosine to a hundredth of the peak."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    share = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+
+
+def _optimiser(learning: Sequence[torch.nn.Parameter], config: OptimConfig) -> torch.optim.AdamW:
+    matrices = [p for p in learning if p.dim() > 1]
+    vectors = [p for p in learning if p.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.99))
+
+
+def _stored_start(path: Path, feed: Feed, recipe: Recipe) -> LinearStart:
+    """The linear start of a run, computed once: a resumed run must not depend on how BLAS rounds today."""
+    if (path / "linear.pt").exists():
+        kept = read_checked(path / "linear.pt")
+        return LinearStart(
+            weight={k: v.numpy() for k, v in kept["weight"].items()},
+            bias={k: v.numpy() for k, v in kept["bias"].items()},
+            offset={(t, int(n)): v.numpy() for t, n, v in kept["offset"]},
+            penalty={k: tuple(v) for k, v in kept["penalty"].items()},
+        )
+    start = linear_start(feed, recipe.linear, recipe.model.lags)
+    write_atomic(
+        path / "linear.pt",
+        {
+            "weight": {k: torch.from_numpy(v) for k, v in start.weight.items()},
+            "bias": {k: torch.from_numpy(v) for k, v in start.bias.items()},
+            "offset": [(t, n, torch.from_numpy(v)) for (t, n), v in start.offset.items()],
+            "penalty": {k: list(v) for k, v in start.penalty.items()},
+        },
+    )
+    return start
+
+
+def _write_result(result: RunResult) -> None:
+    fields = {k: v for k, v in vars(result).items() if k != "path"}
+    partial = result.path / f".run.json.{os.getpid()}"
+    partial.write_text(canonical_json(fields))
+    partial.replace(result.path / "run.json")
+
+
+def _read_result(path: Path) -> RunResult:
+    fields = json.loads((path / "run.json").read_text())
+    fields["history"] = tuple({k: float(v) for k, v in row.items()} for row in fields["history"])
+    fields["penalty"] = {k: tuple(v) for k, v in fields["penalty"].items()}
+    return RunResult(**{**fields, "path": path, "best_valid": float(fields["best_valid"])})
