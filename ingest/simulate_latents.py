@@ -23,6 +23,7 @@ LORENZ_MEAN, LORENZ_STD = np.array([0.0, 0.0, 23.55]), np.array([7.92, 9.01, 8.6
 DIMENSIONS = {"lorenz": 3, "linear": 4, "switching": 2}
 HIDDEN = 64  # units of the low-rank network
 GAIN, TURN_DEG, TAU_S, DWELL_S = 2.0, 40.0, 0.1, 4.0
+KAPPA_STD = 0.72  # long-run standard deviation of the network's latents at these settings
 
 
 def rng(seed: int, purpose: str) -> np.random.Generator:
@@ -139,4 +140,4 @@ def _switching_region(spec: SimSpec, region: str, steps: int) -> tuple[np.ndarra
         path[i] = kappa
     at = np.arange(steps + BURN_IN) / coarse
     fine = np.stack([np.interp(at, np.arange(total), path[:, d]) for d in range(2)], axis=1)
-    return fine[BURN_IN:], regime[at.astype(int)][BURN_IN:]
+    return fine[BURN_IN:] / KAPPA_STD, regime[at.astype(int)][BURN_IN:]
