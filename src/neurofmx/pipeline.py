@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from neurofmx import catalog
 from neurofmx.config import override
 from neurofmx.errors import ConfigError, NotThere
 from neurofmx.lake import Lake, now
-from neurofmx.provenance import canonical_json, code_version, digest_of
+from neurofmx.provenance import canonical_json, code_version, plain
 from neurofmx.types import Finding, RecordingId, Score
 
 if TYPE_CHECKING:
+    from neurofmx.evaluate.tasks import TaskSpec
     from neurofmx.ingest.ingest import IngestReport
     from neurofmx.ingest.sessions import Session
     from neurofmx.tokenize.windows import TaskData
@@ -123,21 +126,264 @@ def chosen_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
     return override(RECIPES[name](), settings)
 
 
-def task_data_of(lake: Lake, recipe: Recipe) -> dict[str, TaskData]:
-    """Windows of every task that the recipe trains and whose recordings are in the lake.
+def tasks_of(lake: Lake, recipe: Recipe) -> list[TaskSpec]:
+    """The tasks that a recipe trains and whose recordings are in the lake.
 
     Raises:
-        NotThere: no task of the recipe has any recording here.
+        ConfigError: the recipe names a task that does not exist.
+        NotThere: none of its tasks has a recording here.
     """
-    from neurofmx.evaluate.build import task_data
-    from neurofmx.evaluate.tasks import runnable_tasks
+    from neurofmx.evaluate.tasks import TASKS, runnable_tasks
 
+    unknown = sorted(set(recipe.tasks) - set(TASKS))
+    if unknown:
+        raise ConfigError("recipe.tasks", got=", ".join(unknown), expected=f"out of {', '.join(TASKS)}")
     tasks = [t for t in runnable_tasks(lake) if not recipe.tasks or t.name in recipe.tasks]
     if not tasks:
         raise NotThere("tasks", got="no task has recordings in this lake", fix="Ingest some: neurofmx ingest --all")
-    return {t.name: task_data(t, lake) for t in tasks}
+    return tasks
 
 
-def _run_id(recipe: Recipe, fold: int, snapshot: str, data: dict[str, TaskData]) -> str:
-    used = sorted({r.recording for d in data.values() for r in d.recordings})
-    return digest_of({"recipe": recipe, "fold": fold, "snapshot": snapshot, "tasks": sorted(data), "used": used})[:16]
+def splits_all(lake: Lake) -> int:
+    """Stores the split rows of every task that has recordings here; old rows stay; returns the number of tasks."""
+    from neurofmx.evaluate.build import task_data
+    from neurofmx.evaluate.tasks import runnable_tasks
+
+    tasks = runnable_tasks(lake)
+    for task in tasks:
+        task_data(task, lake)
+    return len(tasks)
+
+
+def training_sets(data: Mapping[str, TaskData]) -> list[dict[str, TaskData]]:
+    """Groups tasks that one network may learn together: no window tested in a fold lies in another's training.
+
+    Tasks that share a recording go together only when their folds agree wherever their windows overlap in time.
+    """
+    sets: list[dict[str, TaskData]] = []
+    for name, task in data.items():
+        fits = (s for s in sets if all(_folds_agree(task, other) for other in s.values()))
+        home = next(fits, None)
+        if home is None:
+            sets.append({name: task})
+        else:
+            home[name] = task
+    return sets
+
+
+def _folds_agree(a: TaskData, b: TaskData) -> bool:
+    others = {r.recording: r for r in b.recordings}
+    for one in a.recordings:
+        other = others.get(one.recording)
+        if other is None:
+            continue
+        spans = []
+        for windows in (one, other):
+            bins = next(iter(windows.values.values())).shape[1]
+            spans.append((windows.start_s, windows.start_s + bins * windows.dt_s, windows.fold))
+        (start_a, stop_a, fold_a), (start_b, stop_b, fold_b) = spans
+        overlap = (start_a[:, None] < stop_b - 1e-9) & (start_b < stop_a[:, None] - 1e-9)
+        used = (fold_a[:, None] >= 0) & (fold_b >= 0)
+        if np.any(overlap & used & (fold_a[:, None] != fold_b)):
+            return False
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """Tasks that one network learns together, and its run in every fold.
+
+    Args:
+        data: task -> windows.
+        runs: fold -> the row of table ``runs``.
+    """
+
+    data: dict[str, TaskData]
+    runs: dict[int, dict[str, Any]]
+
+
+def _trained_sets(
+    lake: Lake, name: str, settings: Iterable[str], on: OnProgress
+) -> tuple[Recipe, str, dict[str, TaskSpec], list[TrainingSet]]:
+    """Trains what is not trained yet; finished runs are found by their digest."""
+    from neurofmx.evaluate.build import task_data
+
+    recipe = chosen_recipe(name, settings)
+    tasks = {t.name: t for t in tasks_of(lake, recipe)}
+    snapshot = lake.snapshot()
+    data = {}
+    for i, task in enumerate(tasks.values()):
+        data[task.name] = task_data(task, lake)
+        on("windows of tasks", i + 1, len(tasks))
+    found = []
+    for number, together in enumerate(training_sets(data)):
+        folds = sorted({int(f) for d in together.values() for r in d.recordings for f in np.unique(r.fold) if f >= 0})
+        runs = {}
+        for fold in folds:
+            runs[fold] = _train_one(lake, recipe, together, fold, snapshot, number, on)
+        found.append(TrainingSet(data=together, runs=runs))
+    return recipe, snapshot, tasks, found
+
+
+def _train_one(
+    lake: Lake, recipe: Recipe, data: dict[str, TaskData], fold: int, snapshot: str, number: int, on: OnProgress
+) -> dict[str, Any]:
+    from neurofmx.train.loop import StepReport, fit
+
+    def tell(report: StepReport) -> None:
+        on(f"train set {number + 1}, fold {fold}", report.step, report.steps)
+
+    result = fit(recipe, data, fold=fold, out=lake.root / "runs", callbacks=[tell])
+    known = catalog.rows(lake, "runs", result.run_id)
+    if known:
+        return known[0]
+    recordings = sorted({r.recording for d in data.values() for r in d.recordings})
+    row = {
+        "run_id": result.run_id, "recipe": recipe.name, "recipe_digest": recipe.digest(),
+        "recipe_json": canonical_json(recipe), "fold": fold, "seed": recipe.seed, "snapshot": snapshot,
+        "tasks": sorted(data), "recordings": recordings, "path": str(result.path.relative_to(lake.root)),
+        "steps": result.steps, "parameters": _parameters(result.path), "best_valid": result.best_valid,
+        "seconds": result.seconds, "history": json.dumps([dict(h) for h in result.history]),
+        "code_version": code_version(), "started_at": now(),
+    }  # fmt: skip
+    catalog.put(lake, "runs", result.run_id, [row])
+    catalog.put(
+        lake,
+        "lineage",
+        result.run_id,
+        [
+            {"child": result.run_id, "child_kind": "run", "parent": r, "parent_kind": "recording",
+             "detail": canonical_json({"digest": lake.recording_digest(r)})}
+            for r in recordings
+        ],
+    )  # fmt: skip
+    return row
+
+
+def _parameters(path: Path) -> int:
+    from neurofmx.train.checkpoints import load_trained
+
+    return sum(p.numel() for p in load_trained(path).model.parameters())
+
+
+def train_all(lake: Lake, recipe: str, settings: Iterable[str] = (), *, on: OnProgress = quiet) -> list[dict[str, Any]]:
+    """Trains a recipe on every task that has recordings here, one run a fold and training set.
+
+    Returns:
+        The rows of table ``runs``; finished runs are not trained again.
+    """
+    *_, sets = _trained_sets(lake, recipe, settings, on)
+    return [run for s in sets for run in s.runs.values()]
+
+
+def _loaded(lake: Lake, training: TrainingSet) -> dict[int, Trained]:
+    from neurofmx.train.checkpoints import load_trained
+
+    return {fold: load_trained(lake.root / run["path"]) for fold, run in training.runs.items()}
+
+
+def evaluate_all(lake: Lake, recipe: str, settings: Iterable[str] = (), *, on: OnProgress = quiet) -> list[Score]:
+    """Scores every task of a recipe beside chance, tuned baselines and the untrained network."""
+    from neurofmx.evaluate.evaluate import evaluate_task
+
+    chosen, snapshot, tasks, sets = _trained_sets(lake, recipe, settings, on)
+    scores: list[Score] = []
+    done, total = 0, sum(len(s.data) for s in sets)
+    for training in sets:
+        trained = _loaded(lake, training)
+        checkpoints = {fold: run["run_id"] for fold, run in training.runs.items()}
+        for name, data in training.data.items():
+            scores += evaluate_task(
+                tasks[name], data, trained, seed=chosen.seed, snapshot=snapshot, lake=lake, checkpoints=checkpoints
+            )
+            done += 1
+            on("scores", done, total)
+    return scores
+
+
+def transfer_all(
+    lake: Lake, recipe: str, settings: Iterable[str] = (), *, on: OnProgress = quiet
+) -> list[dict[str, Any]]:
+    """Fills the transfer matrices for which the lake has sources and targets; returns their cells."""
+    from neurofmx.evaluate.transfer import transfer_matrices
+
+    chosen = chosen_recipe(recipe, settings)
+    return transfer_matrices(lake, chosen, snapshot=lake.snapshot(), on=on)
+
+
+def interpret_all(lake: Lake, recipe: str, settings: Iterable[str] = (), *, on: OnProgress = quiet) -> list[Finding]:
+    """Runs the declared analyses on the networks of a recipe's tasks."""
+    from neurofmx.interpret.catalog import interpret_task
+
+    _, _, tasks, sets = _trained_sets(lake, recipe, settings, on)
+    findings: list[Finding] = []
+    done, total = 0, sum(len(s.data) for s in sets)
+    for training in sets:
+        trained = _loaded(lake, training)
+        for name, data in training.data.items():
+            findings += interpret_task(tasks[name], data, trained, lake=lake)
+            done += 1
+            on("findings", done, total)
+    return findings
+
+
+# files for DVC: small, sorted, the same for the same content
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plain(value), indent=1, sort_keys=True) + "\n")
+
+
+def write_ingest_manifest(lake: Lake, path: Path) -> None:
+    """Digest and raw digests of every recording, and the reasons of every refusal."""
+    rows = catalog.rows(lake, "recordings")
+    _write(
+        path,
+        {
+            "recordings": {r["recording_id"]: {"digest": r["digest"], "raw_sha256": r["raw_sha256"]} for r in rows},
+            "quarantine": {r["recording_id"]: r["reasons"] for r in catalog.rows(lake, "quarantine")},
+        },
+    )
+
+
+def write_token_manifest(lake: Lake, path: Path) -> None:
+    """Digest of every token grid, and of the snapshot."""
+    rows = catalog.rows(lake, "tokens")
+    grids = {f"{r['recording_id']}|{r['spec']}": r["digest"] for r in rows}
+    _write(path, {"snapshot": lake.snapshot(), "tokens": grids})
+
+
+def write_train_metrics(runs: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Run ids and best validation losses by fold, and beside it ``<name>.csv`` with the loss curves to plot."""
+    listed = list(runs)
+    _write(path, {r["run_id"]: {"fold": r["fold"], "steps": r["steps"], "best_valid": r["best_valid"]} for r in listed})
+    lines = ["run,step,valid"]
+    for run in listed:
+        lines += [f"{run['run_id']},{int(h['step'])},{h['valid']:.6g}" for h in json.loads(run["history"])]
+    path.with_suffix(".csv").write_text("\n".join(lines) + "\n")
+
+
+def write_score_metrics(scores: Iterable[Score], path: Path) -> None:
+    """Task -> predictor -> value, and beside it ``<name>.csv`` with ids and intervals."""
+    listed = sorted(scores, key=lambda s: (s.task, s.predictor))
+    metrics: dict[str, dict[str, float]] = {}
+    lines = ["task,predictor,metric,value,low,high,verdict,score_id"]
+    for s in listed:
+        metrics.setdefault(s.task, {})[s.predictor] = round(s.value, 6)
+        low, high = s.ci95
+        lines.append(f"{s.task},{s.predictor},{s.metric},{s.value:.6g},{low:.6g},{high:.6g},{s.verdict},{s.score_id}")
+    _write(path, metrics)
+    path.with_suffix(".csv").write_text("\n".join(lines) + "\n")
+
+
+def write_findings(findings: Iterable[Finding], path: Path) -> None:
+    """Every finding with its value, chance, p and status."""
+    _write(
+        path,
+        [
+            {"analysis": f.analysis, "about": f.subject, "value": round(f.value, 6), "p": f.p, "status": f.status,
+             "chance": round(float(np.mean(f.null)), 6) if len(f.null) else None}
+            for f in findings
+        ],
+    )  # fmt: skip
