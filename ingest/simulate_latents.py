@@ -7,14 +7,11 @@ all sessions of a dataset share; initial state and noise come from the session's
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neurofmx.errors import ConfigError
-
-if TYPE_CHECKING:
-    from neurofmx.ingest.simulate import SimSpec
+from neurofmx.ingest.simulate_spec import SimSpec
 
 STEP_S = 0.01
 BURN_IN = 1000  # steps thrown away, so that paths start on the attractor
@@ -112,8 +109,8 @@ def _linear_region(spec: SimSpec, region: str, steps: int) -> tuple[np.ndarray, 
     for hz in np.sort(law.uniform(0.3, 0.9, 2)) * spec.speed:
         pole = np.exp((-spec.speed + 2j * np.pi * hz) * STEP_S)  # decays in 1 s at speed 1
         noise = own.standard_normal((steps + BURN_IN, 2)) @ np.array([1.0, 1j])
-        mode = lfilter([np.sqrt(1 - np.abs(pole) ** 2)], [1.0, -pole], noise)[BURN_IN:]
-        parts += [mode.real, mode.imag]
+        mode = np.asarray(lfilter([np.sqrt(1 - np.abs(pole) ** 2)], [1.0, -pole], noise))[BURN_IN:]
+        parts += [np.real(mode), np.imag(mode)]
     return np.stack(parts, axis=1), np.zeros(steps, np.int8)
 
 

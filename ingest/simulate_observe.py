@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from neurofmx.errors import ConfigError
 from neurofmx.ingest.simulate_latents import STEP_S, rng
-
-if TYPE_CHECKING:
-    from neurofmx.ingest.simulate import SimSpec
+from neurofmx.ingest.simulate_spec import SimSpec
 
 LFP_HZ, EEG_HZ, CALCIUM_HZ = 500.0, 250.0, 30.0
 FIELD_BANDS_HZ = ((6.0, 10.0), (18.0, 28.0), (40.0, 80.0))
@@ -107,7 +103,7 @@ def behaviour_path(spec: SimSpec, latents: np.ndarray, plane: np.ndarray) -> np.
         raise ConfigError("behaviour of a simulation", got=spec.behaviour, expected="linear or product")
     if spec.memory_s > 0:
         keep = np.exp(-STEP_S / spec.memory_s)
-        path = lfilter([1 - keep], [1.0, -keep], path, axis=0)
+        path = np.asarray(lfilter([1 - keep], [1.0, -keep], path, axis=0))
     if spec.behaviour == "product":
         path = (path - path.mean(axis=0)) / path.std(axis=0)
     return path
@@ -138,7 +134,8 @@ def field_potential(spec: SimSpec, latents: np.ndarray, *, name: str, n_channels
         for lo, hi in FIELD_BANDS_HZ:
             weight = law.standard_normal(k // 2)
             depth = 0.7 * latents[:, mine] @ (weight / np.linalg.norm(weight))
-            carrier = sosfilt(butter(2, [lo, hi], "bandpass", fs=rate_hz, output="sos"), own.standard_normal(n))
+            band = butter(2, [lo, hi], "bandpass", fs=rate_hz, output="sos")
+            carrier = np.asarray(sosfilt(band, own.standard_normal(n)))
             sources.append(np.exp(np.interp(times, steps, depth)) * carrier / carrier.std())
     mixing = 0.5 + own.random((len(sources), n_channels))
     if name == "lfp":
@@ -146,7 +143,7 @@ def field_potential(spec: SimSpec, latents: np.ndarray, *, name: str, n_channels
     else:
         place = (np.arange(n_channels) - own.uniform(0, n_channels, (len(sources), 1))) / (0.3 * n_channels)
         mixing *= np.exp(-0.5 * place**2)
-    pink = lfilter([1.0], [1.0, -0.98], own.standard_normal((n, n_channels)), axis=0)
+    pink = np.asarray(lfilter([1.0], [1.0, -0.98], own.standard_normal((n, n_channels)), axis=0))
     return (20.0 * (np.stack(sources, axis=1) @ mixing) + 4.0 * pink).astype(np.float32)
 
 

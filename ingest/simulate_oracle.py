@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from neurofmx.ingest.simulate import SIMULATED, TUNING_SEED, SimSpec, sessions, simulate
+from neurofmx.ingest.simulate import SIMULATED, TUNING_SEED, sessions, simulate
 from neurofmx.ingest.simulate_latents import DIMENSIONS, STEP_S
 from neurofmx.ingest.simulate_observe import behaviour_path, loadings, unit_regions
+from neurofmx.ingest.simulate_spec import SimSpec
 
 BIN_S = 0.05
 LAGS = 16  # bins of the past that the Wiener filter and the latent decoder see

@@ -84,8 +84,8 @@ def speed(values: np.ndarray, mask: np.ndarray, times_s: np.ndarray) -> Pair:
     """Speed of a point from each sample and the one before it, in the unit of the samples per second, (N, 1)."""
     out, known = np.zeros((len(values), 1)), np.zeros((len(values), 1), dtype=bool)
     step = np.diff(times_s)
-    both = mask.all(axis=1)
-    known[1:, 0] = both[1:] & both[:-1] & (step > 0)
+    both: np.ndarray = np.all(mask, axis=1)
+    known[1:, 0] = np.logical_and(both[1:] & both[:-1], step > 0)
     out[1:, 0] = np.linalg.norm(np.diff(values, axis=0), axis=1) / np.where(step > 0, step, 1.0)
     return np.where(known, out, 0.0), known
 
@@ -118,7 +118,7 @@ def patch(
         )
     total, count = _sums(values, fine.bounds(times_s))
     parts = (total / np.maximum(count, 1)[:, None]).reshape(bins.n, samples, -1).transpose(0, 2, 1)
-    filled = (count > 0).reshape(bins.n, samples).all(axis=1)
+    filled: np.ndarray = np.all((count > 0).reshape(bins.n, samples), axis=1)
     return _masked(parts, _whole(mask, times_s, bins, valid) & filled[:, None])
 
 
@@ -138,7 +138,7 @@ def envelope(values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bi
     steps, _ = _sums(step, bounds)
     crosses, _ = _sums(cross, bounds)
     pairs = np.maximum(count - 1, 1)[:, None]
-    known = _whole(mask, times_s, bins, valid) & (count > 1)[:, None]
+    known = np.logical_and(_whole(mask, times_s, bins, valid), np.greater(count, 1)[:, None])
     fields = [
         np.log(np.maximum(size / np.maximum(count, 1)[:, None], FLOOR)),
         np.log(np.maximum(steps / pairs, FLOOR)),
@@ -179,16 +179,14 @@ def band_power(
     Raises:
         ConfigError: a band has no frequency of the window, or lies above half the sampling rate.
     """
-    from scipy import fft, signal
-
     n, c = values.shape
     out, known = np.zeros((bins.n, c, len(bands_hz))), np.zeros((bins.n, c), dtype=bool)
     if n < 2:
         return out, known
     rate = 1.0 / float(np.median(np.diff(times_s)))
     width = max(2, round(window_s * rate))
-    taper = signal.get_window("hann", width)
-    freqs = fft.rfftfreq(width, 1 / rate)
+    taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(width) / width)
+    freqs = np.fft.rfftfreq(width, 1 / rate)
     rows = [np.flatnonzero((freqs >= lo) & (freqs < hi)) for lo, hi in bands_hz]
     for (lo, hi), found in zip(bands_hz, rows):
         if not len(found):
@@ -208,11 +206,11 @@ def band_power(
         part = at[lo : lo + block]
         pieces = values[start[part][:, None] + np.arange(width)]
         pieces = (pieces - pieces.mean(axis=1, keepdims=True)) * taper[:, None]
-        density = np.abs(np.asarray(fft.rfft(pieces, axis=1))) ** 2 * (2 / (rate * np.sum(taper**2)))
+        density = np.abs(np.fft.rfft(pieces, axis=1)) ** 2 * (2 / (rate * np.sum(taper**2)))
         for p, found in enumerate(rows):
             out[part, :, p] = np.log(np.maximum(density[:, found].mean(axis=1), FLOOR))
-        whole = gaps[end[part] - 1] == gaps[start[part]]
-        known[part] = whole[:, None] & (bad[end[part]] == bad[start[part]])
+        whole: np.ndarray = np.equal(gaps[end[part] - 1], gaps[start[part]])
+        known[part] = np.logical_and(whole[:, None], bad[end[part]] == bad[start[part]])
     return _masked(out, known)
 
 
@@ -320,7 +318,8 @@ def _sums(values: np.ndarray, bounds: np.ndarray) -> Pair:
 def _whole(mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray) -> np.ndarray:
     """(T, C) bool: the bin has samples, all of them known, and lies in valid time."""
     unknown, count = _sums((~mask).astype(np.float64), bins.bounds(times_s))
-    return (unknown == 0) & (count > 0)[:, None] & bins.covered(valid)[:, None]
+    filled: np.ndarray = np.logical_and(count > 0, bins.covered(valid))
+    return np.logical_and(unknown == 0, filled[:, None])
 
 
 def _taken(

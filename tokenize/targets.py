@@ -112,13 +112,14 @@ def continuous_target(
         raise ConfigError(f"target on {spec.stream!r}", got=f"{values.shape[2]} fields", expected="one value a bin")
     rows = [_row(stream.channels.ids, c, spec.stream) for c in spec.channels] or list(range(values.shape[1]))
     y = values[:, rows, 0]
-    mask = known[:, rows].all(axis=1)
+    mask: np.ndarray = np.all(known[:, rows], axis=1)
     if spec.min_speed > 0:
-        mask &= _path_speed(y, mask, dt_s) > spec.min_speed
+        mask = np.logical_and(mask, _path_speed(y, mask, dt_s) > spec.min_speed)
     if spec.within:
         epochs = _intervals(recording, spec.within)
         keep = _kept(epochs, spec.where, spec.within)
-        mask &= _inside(np.stack([epochs.start_s[keep], epochs.stop_s[keep]], axis=1), t0_s, dt_s, n_bins)
+        spans = np.stack([epochs.start_s[keep], epochs.stop_s[keep]], axis=1)
+        mask = np.logical_and(mask, _inside(spans, t0_s, dt_s, n_bins))
     return np.where(mask[:, None], y, 0.0).astype(np.float32), mask
 
 

@@ -21,7 +21,6 @@ from neurofmx.ingest.simulate import (
     REPORTING_SEED,
     SIMULATED,
     TUNING_SEED,
-    SimSpec,
     read,
     sessions,
     simulate,
@@ -29,6 +28,7 @@ from neurofmx.ingest.simulate import (
 )
 from neurofmx.ingest.simulate_latents import LORENZ_MEAN, LORENZ_STD, STEP_S, latent_path, lorenz, readout
 from neurofmx.ingest.simulate_oracle import oracle_scores
+from neurofmx.ingest.simulate_spec import SimSpec
 from neurofmx.provenance import digest_array, plain
 from neurofmx.types import Events, RawFile, Samples
 
@@ -220,7 +220,7 @@ def test_field_potential_power_follows_its_own_region() -> None:
 
     def explained(y: np.ndarray, x: np.ndarray) -> float:
         x = np.c_[x, x**2, np.ones(len(x))]
-        return 1 - np.var(y - x @ np.linalg.lstsq(x, y, rcond=None)[0]) / np.var(y)
+        return float(1 - np.var(y - x @ np.linalg.lstsq(x, y, rcond=None)[0]) / np.var(y))
 
     own, other = explained(power[:, 0], latents[:, :4]), explained(power[:, 0], latents[:, 4:])
     assert own > 0.3 > 0.15 > other
