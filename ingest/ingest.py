@@ -23,7 +23,7 @@ from neurofmx.ingest.formats import table
 from neurofmx.ingest.judged import blocking, read_and_judge
 from neurofmx.ingest.local import judge_local, local_sessions, open_local
 from neurofmx.ingest.sessions import Session
-from neurofmx.ingest.sources import find_session
+from neurofmx.ingest.sources import find_session, keep_session
 from neurofmx.lake import Lake, now
 from neurofmx.provenance import canonical_json
 from neurofmx.types import Check, RawFile, RecordingId
@@ -86,11 +86,13 @@ def ingest_session(session: Session, lake: Lake, *, force: bool = False) -> Inge
 
 
 def fetch_step(session: Session, lake: Lake) -> tuple[RawFile, ...]:
-    """Brings a session's files into the raw layer and keeps a manifest of them for `raw_files`.
+    """Brings a session's files into the raw layer; notes them for `raw_files` and the session for `find_session`.
 
     Raises:
         NotThere, Denied, Mismatch, Transient, NoSpace: as `fetch.fetch_file`.
     """
+    with _full_disk(lake):
+        keep_session(lake, session)
     raw = fetch_session(session, lake)
     path = _raw_manifest(lake, session.id)
     text = canonical_json(list(raw))
@@ -140,11 +142,12 @@ def _recorded(session: Session, lake: Lake, raw: tuple[RawFile, ...], force: boo
     if before and same and before["reader"] == table.reader_version(session.reader) and not force:
         _clear(lake, key)  # a refusal of other bytes under this id is over
         return _report(session, "unchanged", before["digest"], _stored_checks(lake, key), raw)
+    released = _released(lake, key, raw)
     with lake.raw_view(raw) as root:
-        recording, found = read_and_judge(root, session, raw)
+        recording, found = read_and_judge(root, session, raw, released=released)
         found = (*found, *_identity(lake, session, raw, before), *_twins(lake, session, raw))
         refused = blocking(found)
-        if refused and _released(lake, key, raw) and recording is not None:
+        if released and recording is not None:
             found = tuple(_let_in(check) if check in refused else check for check in found)
         elif refused or recording is None:
             _refuse(lake, session, raw, found)

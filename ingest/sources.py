@@ -103,10 +103,7 @@ def list_source(lake: Lake, source: Source) -> list[Session]:
     """
     sessions = list(list_sessions(source))
     for session in sessions:
-        path = _session_path(lake, session.id)
-        text = canonical_json(session)
-        if not path.exists() or path.read_text() != text:
-            _replace(path, text)
+        keep_session(lake, session)
     row = {"dataset_id": source.text, "archive": source.archive, "dataset": source.dataset, "version": source.version,
            "address": source.address, "n_listed": len(sessions), "listed_at": now()}  # fmt: skip
     if sessions:
@@ -114,6 +111,13 @@ def list_source(lake: Lake, source: Source) -> list[Session]:
         row |= {"licence": terms.spdx if terms else "", "citation": sessions[0].citation}
     catalog.put(lake, "datasets", source.text, [row])
     return sessions
+
+
+def keep_session(lake: Lake, session: Session) -> None:
+    """Notes a session as it was listed, for `find_session`."""
+    path, text = _session_path(lake, session.id), canonical_json(session)
+    if not path.exists() or path.read_text() != text:
+        _replace(path, text)
 
 
 def find_session(lake: Lake, recording: RecordingId | str) -> Session:

@@ -96,7 +96,8 @@ def test_physionet_groups_a_record_with_its_signals_and_annotations(mirror):
     assert [f.path for f in by_name["100-no-len"].files] == ["100-no-len.hea", "100.dat"]
     assert [f.path for f in by_name["a103l"].files] == ["a103l.hea", "a103l.mat"]
     runs = {s.id.name: s for s in list_sessions(at(mirror, "physionet:eegmmidb@1.0.0"))}
-    assert runs["S001-S001R04"].task == "imagine left or right fist" and runs["S001-S001R04"].subject.id == "S001"
+    assert runs["S001-S001R04"].task == "imagine left or right fist"
+    assert runs["S001-S001R04"].subject == Subject(id="S001", species="Homo sapiens")
     assert [f.path for f in runs["S001-S001R04"].files] == ["S001/S001R04.edf", "S001/S001R04.edf.event"]
 
 
@@ -161,7 +162,8 @@ def test_sample_is_pinned():
 
 
 @pytest.mark.parametrize(
-    "text", ["dandi:123456@draft", "physionet:nothing@1.0.0", "openneuro:ds000000@1.0.0", "ibl:nolab@public", "other:x@1"]
+    "text",
+    ["dandi:123456@draft", "physionet:nothing@1.0.0", "openneuro:ds000000@1.0.0", "ibl:nolab@public", "other:x@1"],
 )
 @pytest.mark.parametrize("web", [False, True])
 def test_an_unknown_dataset_is_named(mirror, mirror_server, text, web):
@@ -251,7 +253,7 @@ def test_own_files(mirror, tmp_path):
     assert len(local_sessions(mirror / "openneuro/ds900102/sub-01")) == 16
     for below in ("", "/alf"):
         (alf,) = local_sessions(mirror / f"ibl/cortexlab/Subjects/CQ002/2024-11-05/001{below}")
-        assert alf.reader == "alf" and alf.subject.id == "CQ002" and alf.options == {"session_dir": "."}
+        assert alf.reader == "alf" and alf.subject == Subject(id="CQ002") and alf.options == {"session_dir": "."}
     assert [f.path for f in next(iter(local_sessions(mirror / "physionet/files/wfdb-sample/1.0.0/100.hea"))).files] == [
         "100.hea",
         "100.atr",

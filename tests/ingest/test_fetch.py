@@ -143,7 +143,7 @@ def test_retry_after_is_honoured(files_server, data, lake, faults, status, _quic
 
 def test_a_long_retry_after_is_left_to_the_caller(files_server, data, lake, faults, _quick):
     files_server.faults.append(faults.Fault("/a.bin", "status", times=-1, status=429, retry_after="3600"))
-    with pytest.raises(Transient, match="Retry-After 3600") as error:
+    with pytest.raises(web.Busy, match="Retry-After 3600") as error:
         fetch.fetch_file(remote(files_server, data), lake)
     assert error.value.wait_s == 3600.0 and _quick == [] and error.value.retryable
 
