@@ -45,7 +45,7 @@ def list_sessions(source: Source) -> Iterator[Session]:
             raise
         raise NotThere(
             f"sessions of {lab} at {source.address}",
-            got="no manifest.json: an Alyx database?",
+            got="no manifest.json there: an unknown lab, or an Alyx database",
             expected="a mirror that `neurofmx mirror serve` serves",
             fix="Fetch sessions with the ONE client (pip install 'neurofmx[archives]') and give their folder.",
         ) from error
