@@ -187,7 +187,8 @@ def band_power(
     width = max(2, round(window_s * rate))
     taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(width) / width)
     freqs = np.fft.rfftfreq(width, 1 / rate)
-    rows = [np.flatnonzero((freqs >= lo) & (freqs < hi)) for lo, hi in bands_hz]
+    near = EDGE * rate / width  # a frequency on the border of a band must not depend on rounding
+    rows = [np.flatnonzero((freqs >= lo - near) & (freqs < hi - near)) for lo, hi in bands_hz]
     for (lo, hi), found in zip(bands_hz, rows):
         if not len(found):
             raise ConfigError(
@@ -245,7 +246,7 @@ def linear(
     centres = bins.t0_s + (np.arange(bins.n) + 0.5) * bins.dt_s
     if len(times_s) < 2:
         return _taken(values, mask, np.full(bins.n, -1), None, bins, valid)
-    after = np.clip(np.searchsorted(times_s, centres, side="right"), 1, len(times_s) - 1)
+    after = np.clip(np.searchsorted(times_s, centres, side="left"), 1, len(times_s) - 1)
     left, right = times_s[after - 1], times_s[after]
     between = (centres >= left) & (centres <= right) & (right - left <= max_gap_s) & bins.covered(valid)
     share = ((centres - left) / np.where(right > left, right - left, 1.0))[:, None]
