@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 
 import dagster as dg
-from neurofmx.ingest.formats.table import READERS, reader_version
 
 from neurofmx import catalog
 from neurofmx.assets import readable
@@ -14,6 +13,7 @@ from neurofmx.assets.failures import as_dagster_failures
 from neurofmx.assets.partitions import group_of, layer_key, partitions_of, pool_of
 from neurofmx.assets.resources import LakeResource
 from neurofmx.errors import Mismatch, NotThere
+from neurofmx.ingest.formats.table import READERS, reader_version
 from neurofmx.ingest.ingest import IngestReport, fetch_step, find_session, ingest_session, raw_files, record_step
 from neurofmx.ingest.sessions import Source
 from neurofmx.lake import Lake

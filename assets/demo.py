@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from neurofmx.evaluate.scores import scores_table
 from rich.console import Console
 
 from neurofmx import catalog
@@ -13,12 +12,11 @@ from neurofmx.assets.definitions import definitions
 from neurofmx.assets.instance import instance_of
 from neurofmx.assets.learned import report_path
 from neurofmx.assets.materialize import Outcome, materialize_learned, materialize_recordings
-from neurofmx.assets.partitions import inbox_source, known_sources
 from neurofmx.assets.resources import RecipeResource
-from neurofmx.errors import NeurofmxError
-from neurofmx.ingest.sources import demo_sources, list_source, read_sources, write_sources
+from neurofmx.evaluate.scores import scores_table
+from neurofmx.ingest.sources import demo_sources, read_sources, write_sources
 from neurofmx.lake import Lake
-from neurofmx.pipeline import with_progress
+from neurofmx.pipeline import all_sessions, with_progress
 
 
 def demo(lake: Lake, *, recipe: str = "laptop", mirror: Path | None = None) -> int:
@@ -35,7 +33,10 @@ def demo(lake: Lake, *, recipe: str = "laptop", mirror: Path | None = None) -> i
     """
     console = Console()
     write_sources(lake, [*read_sources(lake), *demo_sources(mirror)])
-    keys, unlisted = _listed(lake, console)
+    sessions, unlisted = all_sessions(lake)
+    for source, error in unlisted.items():
+        console.print(f"[red]{source} was left out:[/red] {error}")
+    keys = [str(session.id) for session in sessions]
     with with_progress() as on, instance_of(lake) as instance:
         defs = definitions(lake, recipe=RecipeResource(name=recipe), on=on)
         outcomes: list[Outcome] = []
@@ -47,21 +48,7 @@ def demo(lake: Lake, *, recipe: str = "laptop", mirror: Path | None = None) -> i
         on("recordings", 0, len(keys))
         materialize_recordings(defs, instance, lake, keys, told)
         learned = materialize_learned(defs, instance)
-    return _summary(lake, outcomes, learned, unlisted, console)
-
-
-def _listed(lake: Lake, console: Console) -> tuple[list[str], int]:
-    """Ids of all recordings that the sources list; a source that cannot be reached is named and left out."""
-    keys, unlisted = [], 0
-    for source in known_sources(lake):
-        if source == inbox_source(lake):
-            continue
-        try:
-            keys += [str(session.id) for session in list_source(lake, source)]
-        except NeurofmxError as error:
-            unlisted += 1
-            console.print(f"[red]{source.text} was left out:[/red] {error}")
-    return keys, unlisted
+    return _summary(lake, outcomes, learned, len(unlisted), console)
 
 
 def _summary(lake: Lake, outcomes: list[Outcome], learned: Outcome, unlisted: int, console: Console) -> int:

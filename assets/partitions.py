@@ -9,7 +9,7 @@ import dagster as dg
 
 from neurofmx.errors import ConfigError
 from neurofmx.ingest.sessions import Source
-from neurofmx.ingest.sources import demo_sources, read_sources
+from neurofmx.ingest.sources import sources_of
 from neurofmx.lake import Lake
 
 LAYERS = ("raw", "recording", "tokens")
@@ -28,7 +28,7 @@ def known_sources(lake: Lake) -> list[Source]:
     Raises:
         ConfigError: two sources would have the same asset keys.
     """
-    sources = {s.text: s for s in [*(read_sources(lake) or demo_sources()), inbox_source(lake)]}
+    sources = {s.text: s for s in [*sources_of(lake), inbox_source(lake)]}
     taken: dict[tuple[str, ...], str] = {}
     for text, source in sources.items():
         other = taken.setdefault(tuple(key_prefix(source)), text)

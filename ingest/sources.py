@@ -45,6 +45,11 @@ def read_sources(lake: Lake) -> list[Source]:
     return [from_plain(Source, entry) for entry in entries]
 
 
+def sources_of(lake: Lake) -> list[Source]:
+    """The sources of a lake, or those of the demo where it names none yet."""
+    return read_sources(lake) or demo_sources()
+
+
 def write_sources(lake: Lake, sources: Iterable[Source]) -> Path:
     """Replaces the sources file; of two sources with one name the later one stands."""
     chosen = {source.text: source for source in sources}

@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps the seeded share: each test by a hash of its name, so that workers agree."""
-    share = config.getoption("--slow-share")
+    share = float(config.getoption("--slow-share") or 0.0)
     if share >= 1.0:
         return
 

@@ -79,7 +79,9 @@ class Trained:
         )
 
     @torch.no_grad()
-    def predict(self, task: str, windows: RecordingWindows, rows: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+    def predict(
+        self, task: str, windows: RecordingWindows, rows: Sequence[int] | np.ndarray | None = None
+    ) -> np.ndarray:
         """Decodes windows.
 
         Args:
@@ -160,7 +162,9 @@ def read_checked(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise MalformedFile(f"checkpoint {path}", got=str(error).split("\n")[0], fix="Delete it and train again.") from error
+        raise MalformedFile(
+            f"checkpoint {path}", got=str(error).split("\n")[0], fix="Delete it and train again."
+        ) from error
 
 
 def save_trained(trained: Trained, path: Path) -> None:

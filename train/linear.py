@@ -108,7 +108,8 @@ def _fit_group(
     lagged = [np.concatenate([_shift(part @ basis, -lag) for lag in lags], axis=-1) for part in parts]
     x_su = np.concatenate([block[mask] for block, mask in zip(lagged, known)]).astype(np.float64)
     y = np.concatenate([target[mask] for target, mask in zip(targets, known)])
-    fold = np.concatenate([np.broadcast_to(f.reshape(-1, *(1,) * (m.ndim - 1)), m.shape)[m] for f, m in zip(folds, known)])
+    shaped = [np.broadcast_to(f.reshape(-1, *(1,) * (m.ndim - 1)), m.shape)[m] for f, m in zip(folds, known)]
+    fold = np.concatenate(shaped)
     solve = _ridge if task.kind == "continuous" else _logistic
     dim = len(task.names)
     chosen_penalty, inner = _choose(solve, x_su, y, fold, dim, config.penalties)
@@ -212,7 +213,9 @@ def _ridge(x: np.ndarray, y: np.ndarray, dim: int, penalties: Sequence[float]) -
     return fits
 
 
-def _logistic(x: np.ndarray, y: np.ndarray, dim: int, penalties: Sequence[float]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _logistic(
+    x: np.ndarray, y: np.ndarray, dim: int, penalties: Sequence[float]
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Multinomial logistic regression for every penalty, the strongest first, each start from the last."""
     unit = max(float(x.var(0).mean()), 1e-12)
     hot = np.eye(dim)[y]

@@ -13,7 +13,9 @@ from neurofmx.train.recipes import ObjectiveConfig
 from neurofmx.types import Batch, Target
 
 
-def decode_loss(predicted: Tensor, target: Target, *, loss: str = "mse", smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+def decode_loss(
+    predicted: Tensor, target: Target, *, loss: str = "mse", smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Summed loss over known bins or windows, and how many numbers it sums.
 
     Args:

@@ -40,13 +40,14 @@ class FeedConfig:
         bins: about as many bins (B x T) in a batch; at least one window.
         unit_dropout: largest share of channels hidden from the network in a window (the share is drawn anew).
         time_dropout: probability that a bin is hidden.
-        shared: modalities whose channel ids mean the same place in every recording (a standard montage).
+        shared: modalities whose channel ids mean the same place in every recording of a dataset (a montage, an
+            atlas), so that a network can read a recording that it was not trained on.
     """
 
     bins: int = 512
     unit_dropout: float = 0.4
     time_dropout: float = 0.05
-    shared: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ("emg", "eeg", "fmri", "fnirs", "gaze", "sound")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ class Recipe:
     Args:
         name: the recipe function.
         seed: of weights, order, dropout and augmentation.
+        tasks: names of the tasks that are learned; empty means all that the lake has recordings for.
         model: sizes.
         optim: optimiser.
         feed: batches.
@@ -111,6 +113,7 @@ class Recipe:
 
     name: str
     seed: int = 0
+    tasks: tuple[str, ...] = ()
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     feed: FeedConfig = field(default_factory=FeedConfig)

@@ -119,29 +119,37 @@ def list_(
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the sessions that an archive offers.
+    """List the sessions that an archive offers; what is listed can then be ingested by its id.
 
     Example: neurofmx list dandi:000140@0.220113.0408
     """
-    from neurofmx.pipeline import sessions_of
+    from neurofmx.pipeline import all_sessions, sessions_of
 
-    found = sessions_of(Lake.open(lake), source, address)
+    opened = Lake.open(lake)
+    found, unlisted = all_sessions(opened) if source is None else (sessions_of(opened, source, address), {})
     if as_json:
         _lines(found)
     else:
-        _table(
-            "sessions",
-            ["recording", "files", "MB", "licence"],
-            (
-                [
-                    s.id,
-                    len(s.files),
-                    f"{sum(f.size or 0 for f in s.files) / 1e6:.1f}",
-                    s.licence.spdx if s.licence else "?",
-                ]
-                for s in found
-            ),
+        columns = ["recording", "files", "MB", "licence"]
+        rows = (
+            [
+                session.id,
+                len(session.files),
+                f"{sum(file.size or 0 for file in session.files) / 1e6:.1f}",
+                session.licence.spdx if session.licence else "not stated",
+            ]
+            for session in found
         )
+        _table(f"{len(found)} recordings", columns, rows)
+    _left_out(unlisted)
+
+
+def _left_out(unlisted: dict[str, NeurofmxError]) -> None:
+    """Names the sources that could not be listed; ends with 1 where there is one."""
+    for source, error in unlisted.items():
+        print(f"{source} was left out: {error}", file=sys.stderr)
+    if unlisted:
+        raise SystemExit(1)
 
 
 @app.command()
@@ -192,20 +200,26 @@ def ingest(
 
     Example: neurofmx ingest --all
     """
-    from neurofmx.pipeline import ingest_many, write_ingest_manifest
+    from neurofmx.ingest.sources import find_session
+    from neurofmx.pipeline import all_sessions, ingest_many, write_ingest_manifest
 
     if bool(recordings) == everything:
         raise ConfigError("ingest", expected="recording ids, or --all")
     opened = Lake.open(lake)
+    sessions, unlisted = ([find_session(opened, r) for r in recordings], {}) if recordings else all_sessions(opened)
     failed = 0
-    for report in ingest_many(opened, recordings or None):
+    for report in ingest_many(opened, sessions):
         failed += report.status == "failed"
         if as_json:
             _lines([report])
-        else:
-            print(f"{report.status:12}{report.id}")
+            continue
+        print(f"{report.status:12}{report.id}")
+        if report.status in ("failed", "quarantined"):
+            for check in (c for c in report.checks if not c.passed and c.severity == "block"):
+                print(f"  {check.name}: {check.evidence}")
     if out is not None:
         write_ingest_manifest(opened, out)
+    _left_out(unlisted)
     raise SystemExit(1 if failed else 0)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from neurofmx import catalog
 from neurofmx.config import override
-from neurofmx.errors import ConfigError, NotThere
+from neurofmx.errors import ConfigError, NeurofmxError, NotThere
 from neurofmx.lake import Lake, now
 from neurofmx.provenance import canonical_json, code_version, plain
 from neurofmx.types import Finding, RecordingId, Score
@@ -55,33 +55,48 @@ def with_progress() -> Iterator[OnProgress]:
 # data
 
 
-def sessions_of(lake: Lake, source: str | None = None, address: str = "") -> list[Session]:
-    """Lists the sessions of one source text, or of all the lake's sources.
+def sessions_of(lake: Lake, source: str, address: str = "") -> list[Session]:
+    """Lists the sessions of one dataset and keeps the answer, so that they can then be ingested by id.
+
+    Args:
+        lake: its sources file says where the dataset is.
+        source: ``archive:dataset@version``.
+        address: a folder or URL that stands in for the archive.
 
     Raises:
-        NotThere: the source is not among the lake's and no address was given.
+        ConfigError: the text has another shape.
+        NotThere: no such dataset; and what the archive's connector raises.
     """
-    from neurofmx.ingest.archives.table import list_sessions
     from neurofmx.ingest.sessions import Source
-    from neurofmx.ingest.sources import read_sources
+    from neurofmx.ingest.sources import list_source, sources_of
 
-    if source is None:
-        return [s for known in read_sources(lake) for s in list_sessions(known)]
-    known = {s.text: s for s in read_sources(lake)}
-    if address or source not in known:
-        archive, _, rest = source.partition(":")
-        dataset, _, version = rest.partition("@")
-        if not (archive and dataset and version):
-            raise ConfigError("source", got=source, expected="archive:dataset@version, such as dandi:000140@draft")
-        return list(list_sessions(Source(archive=archive, dataset=dataset, version=version, address=address)))
-    return list(list_sessions(known[source]))
+    known = {s.text: s for s in sources_of(lake)}
+    wanted = Source.parse(source, address) if address or source not in known else known[source]
+    return list_source(lake, wanted)
 
 
-def ingest_many(lake: Lake, recordings: Iterable[str] | None = None) -> Iterator[IngestReport]:
-    """Ingests the named recordings, or all of the lake's sources, one after the other."""
-    from neurofmx.ingest.ingest import find_session, ingest_session
+def all_sessions(lake: Lake) -> tuple[list[Session], dict[str, NeurofmxError]]:
+    """Lists all of a lake's sources.
 
-    sessions = sessions_of(lake) if recordings is None else [find_session(lake, r) for r in recordings]
+    Returns:
+        The sessions, and source -> why it could not be listed; one that is down keeps no other waiting.
+    """
+    from neurofmx.ingest.sources import list_source, sources_of
+
+    found: list[Session] = []
+    unlisted: dict[str, NeurofmxError] = {}
+    for source in sources_of(lake):
+        try:
+            found += list_source(lake, source)
+        except NeurofmxError as error:
+            unlisted[source.text] = error
+    return found, unlisted
+
+
+def ingest_many(lake: Lake, sessions: Iterable[Session]) -> Iterator[IngestReport]:
+    """Ingests sessions one after the other; one that is refused or cannot be had stops no other."""
+    from neurofmx.ingest.ingest import ingest_session
+
     for session in sessions:
         with lake.lock():
             yield ingest_session(session, lake)

@@ -24,7 +24,9 @@ Tiny = Callable[[int], Source]
 
 def _tick(source: Source, lake: Lake, instance: dg.DagsterInstance) -> dg.SkipReason | list[dg.RunRequest]:
     context = dg.build_schedule_context(instance=instance, resources={"lake": LakeResource(root=str(lake.root))})
-    return nightly(source)(context)
+    told = nightly(source)(context)
+    assert isinstance(told, (dg.SkipReason, list))
+    return told
 
 
 def test_nightly_listing_adds_what_is_new(lake: Lake, instance: dg.DagsterInstance, tiny: Tiny) -> None:
@@ -66,7 +68,9 @@ def _watch(lake: Lake, instance: dg.DagsterInstance) -> dg.SensorResult | dg.Ski
     context = dg.build_sensor_context(
         instance=instance, repository_def=repository, resources={"lake": LakeResource(root=str(lake.root))}
     )
-    return inbox_sensor(lake)(context)
+    told = inbox_sensor(lake)(context)
+    assert isinstance(told, (dg.SensorResult, dg.SkipReason))
+    return told
 
 
 def test_inbox_takes_a_file_once_it_has_settled(lake: Lake, instance: dg.DagsterInstance) -> None:

@@ -29,8 +29,9 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def store(endpoint: str, request: pytest.FixtureRequest) -> S3LakeStore:
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    s3 = S3Resource(endpoint_url=endpoint, region_name="us-east-1", **keys)
+    s3 = S3Resource(
+        endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+    )
     bucket = "b" + str(abs(hash(request.node.name)))
     s3.get_client().create_bucket(Bucket=bucket)
     return S3LakeStore(bucket=bucket, s3=s3)

@@ -85,6 +85,8 @@ def test_a_recording_comes_back_bit_for_bit(lake: Lake) -> None:
     after = lake.recording(before.id)
     for name in ("spikes", "lfp", "position"):
         a, b = before.streams[name], after.streams[name]
+        assert not isinstance(a, Intervals)
+        assert not isinstance(b, Intervals)
         for key in ("times_s", "codes", "values", "valid"):
             if getattr(a, key, None) is not None:
                 x, y = np.asarray(getattr(a, key)), np.asarray(getattr(b, key))
