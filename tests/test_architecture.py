@@ -30,7 +30,7 @@ TOP = {"cli", "pipeline"}
 ONLY_IN = {
     "dagster": {"assets"},
     "dagster_aws": {"assets"},
-    "dagster_pipes": {"train"},
+    "dagster_pipes": {"cli"},
     "torch": {"model", "train", "evaluate", "interpret"},
     "lightning": {"train"},
     "pandas": {"ingest", "evaluate", "interpret", "assets"},

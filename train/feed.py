@@ -15,7 +15,7 @@ import torch
 from neurofmx.errors import ConfigError, Leakage
 from neurofmx.tokenize.windows import RecordingWindows, TaskData
 from neurofmx.train.recipes import FeedConfig
-from neurofmx.types import Batch, Target, Tokens
+from neurofmx.types import Batch, RecordingId, Target, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,10 @@ class Vocabulary:
     """Rows of channels and of recordings.
 
     Args:
-        channels: keys ``recording|modality|id`` (``*|modality|id`` where the modality is shared), in order of row.
+        channels: keys ``owner|modality|id`` in order of row; the owner is the recording, or its dataset
+            (``archive:dataset@version``) where the modality is shared.
         recordings: recording ids, in order of row.
-        shared: modalities whose channel ids mean the same in every recording.
+        shared: modalities whose channel ids mean the same in every recording of a dataset.
     """
 
     channels: tuple[str, ...]
@@ -37,8 +38,13 @@ class Vocabulary:
         object.__setattr__(self, "_recording", {key: row for row, key in enumerate(self.recordings)})
 
     def key(self, recording: str, modality: str, channel: str) -> str:
-        """The key of one channel."""
-        return f"{'*' if modality in self.shared else recording}|{modality}|{channel}"
+        """The key of one channel.
+
+        Raises:
+            ConfigError: the modality is shared and the recording's id, which names its dataset, is not an id.
+        """
+        owner = RecordingId.parse(recording).source if modality in self.shared else recording
+        return f"{owner}|{modality}|{channel}"
 
     def rows(self, recording: str, modality: str, channels: Iterable[str]) -> np.ndarray:
         """(C,) int64 rows of a recording's channels.

@@ -135,7 +135,7 @@ def fit(
     if (path / "run.json").exists():
         return _read_result(path)
     feed = make_feed(data, fold=fold, config=recipe.feed, seed=recipe.seed)
-    start = _stored_start(path, feed, recipe)
+    start = stored_start(path, feed, recipe)
     model = new_model(recipe, data, feed.vocabulary)
     set_linear(model, start)
     done = optimise(model, feed, start, recipe, groups=GROUPS, path=path, callbacks=callbacks)
@@ -334,8 +334,16 @@ def _optimiser(learning: Sequence[torch.nn.Parameter], config: OptimConfig) -> t
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.99))
 
 
-def _stored_start(path: Path, feed: Feed, recipe: Recipe) -> LinearStart:
-    """The linear start of a run, computed once: a resumed run must not depend on how BLAS rounds today."""
+def stored_start(path: Path | None, feed: Feed, recipe: Recipe) -> LinearStart:
+    """The linear start of a run, computed once: a resumed run must not depend on how BLAS rounds today.
+
+    Args:
+        path: folder of ``linear.pt``; None keeps nothing.
+        feed: training windows.
+        recipe: penalties, rank and lags.
+    """
+    if path is None:
+        return linear_start(feed, recipe.linear, recipe.model.lags)
     if (path / "linear.pt").exists():
         kept = read_checked(path / "linear.pt")
         return LinearStart(

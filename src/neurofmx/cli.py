@@ -5,9 +5,11 @@ Exit codes: 0 done, 1 refused or failed with a reason, 2 wrong usage.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -363,12 +365,34 @@ def train(
     from neurofmx.pipeline import train_all, with_progress, write_train_metrics
 
     opened = Lake.open(lake)
-    with with_progress() as on:
-        runs = train_all(opened, recipe, settings or [], on=on)
+    with with_progress() as on, _told_to_dagster() as tell:
+
+        def both(what: str, done: int, total: int) -> None:
+            on(what, done, total)
+            tell(what, done, total)
+
+        runs = train_all(opened, recipe, settings or [], on=both)
     for run in runs:
         print(f"{run['run_id']}  fold {run['fold']}  {run['steps']} steps  best validation {run['best_valid']:.4f}")
     if out is not None:
         write_train_metrics(runs, out)
+
+
+@contextlib.contextmanager
+def _told_to_dagster() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress as log lines of the Dagster run that started this process through Pipes; silent without one."""
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+        yield lambda what, done, total: None
+        return
+    from dagster_pipes import open_dagster_pipes
+
+    with open_dagster_pipes() as pipes:
+
+        def tell(what: str, done: int, total: int) -> None:
+            if done == total or done % 50 == 0:
+                pipes.log.info(f"{what}: {done} of {total}")
+
+        yield tell
 
 
 @app.command()

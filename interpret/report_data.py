@@ -1,0 +1,281 @@
+"""What the report shows, read from the catalog by pyarrow alone: plain values for the templates, sorted, no clock."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
+from typing import Any
+
+from neurofmx import catalog
+from neurofmx.interpret import figures
+from neurofmx.interpret.figures import known, number
+from neurofmx.interpret.report_scores import SIMULATED, interval, is_simulated, score_blocks, tally
+from neurofmx.lake import Lake
+from neurofmx.provenance import code_version
+
+Row = Mapping[str, Any]
+PACKAGES = ("jinja2", "lightning-fabric", "matplotlib", "numpy", "pyarrow", "scikit-learn", "scipy", "torch", "zarr")
+# in the order in which a reader wants them
+STATUSES = ("significant", "not significant", "inconclusive", "invalid", "skipped")
+SHOWN_NOTES = 3
+
+
+def report_view(lake: Lake) -> dict[str, Any]:
+    """Everything that ``report.html.j2`` shows of a lake."""
+    tables = {name: catalog.rows(lake, name) for name in catalog.TABLES if name not in ("channels", "intervals")}
+    blocks = score_blocks(tables["scores"], task_texts())
+    return {
+        "totals": _totals(tables),
+        "tally": tally(blocks),
+        "datasets": _datasets(tables["datasets"], tables["recordings"]),
+        "pictures": _pictures(lake, tables["recordings"], tables["streams"]),
+        "refused": sorted(tables["quarantine"], key=lambda r: r["recording_id"]),
+        "checks": _failed_checks(tables["checks"]),
+        "blocks": blocks,
+        "curves": _curves(tables["runs"]),
+        "matrices": _matrices(tables["transfer"]),
+        "findings": _findings(tables["findings"]),
+        "provenance": _provenance(lake, tables),
+        "tables": [(name, len(catalog.rows(lake, name)), len(columns)) for name, columns in catalog.TABLES.items()],
+    }
+
+
+def task_texts() -> dict[str, dict[str, Any]]:
+    """Question, unit and caveats of each declared task."""
+    from neurofmx.evaluate.tasks import TASKS
+
+    return {
+        name: {"name": name, "question": task.question, "unit": task.unit, "caveats": task.caveats}
+        for name, task in TASKS.items()
+    }
+
+
+def _totals(tables: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
+    recordings = tables["recordings"]
+    made = sum(r["archive"] == SIMULATED for r in recordings)
+    subjects = {(r["archive"], r["dataset"], r["subject_id"]) for r in recordings}
+    kept = [r for r in tables["quarantine"] if not r["released"]]
+    significant = sum(r["status"] == "significant" for r in tables["findings"])
+    return [
+        (number(len(recordings), 0), f"recordings, {made} of them simulated" if made else "recordings"),
+        (number(sum(r["duration_s"] for r in recordings) / 3600, 1), "hours"),
+        (number(len(subjects), 0), "subjects"),
+        (number(len({r["species"] for r in recordings if r["species"]}), 0), "species"),
+        (number(len({m for r in recordings for m in r["modalities"] or ()}), 0), "modalities"),
+        (number(len(kept), 0), "refused"),
+        (number(len(tables["scores"]), 0), "scores"),
+        (f"{significant} / {len(tables['findings'])}", "findings significant"),
+    ]
+
+
+def _datasets(listed: Sequence[Row], recordings: Sequence[Row]) -> list[dict[str, Any]]:
+    held: dict[str, list[Row]] = defaultdict(list)
+    for row in recordings:
+        held[f"{row['archive']}:{row['dataset']}@{row['version']}"].append(row)
+    known_to_list = {row["dataset_id"]: row for row in listed}
+    return [
+        {
+            "id": name, "simulated": name.startswith(f"{SIMULATED}:"), "n": len(rows), "n_listed": about.get("n_listed"),
+            "subjects": len({r["subject_id"] for r in rows}), "species": _distinct(r["species"] for r in rows),
+            "minutes": number(sum(r["duration_s"] for r in rows) / 60, 1),
+            "modalities": _distinct(m for r in rows for m in r["modalities"] or ()),
+            "licence": _distinct(r["licence"] for r in rows) or [about.get("licence") or "not stated"],
+            "citation": _distinct(r["citation"] for r in rows) or [about.get("citation") or ""],
+            "archive": name.partition(":")[0], "notes": _notes(rows),
+        }
+        for name in sorted({*held, *known_to_list}, key=lambda n: (n.startswith(f"{SIMULATED}:"), n))
+        for rows, about in [(held.get(name, []), known_to_list.get(name, {}))]
+    ]  # fmt: skip
+
+
+def _distinct(values: Iterable[str | None]) -> list[str]:
+    return sorted({v for v in values if v})
+
+
+def _notes(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    """What readers had to decide, most frequent first."""
+    counts = Counter(note for r in rows for note in r["notes"] or () if note != SIMULATED)
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:SHOWN_NOTES]
+
+
+def _pictures(lake: Lake, recordings: Sequence[Row], streams: Sequence[Row]) -> list[dict[str, Any]]:
+    """One picture a modality: of its streams alone, in the first recording by name, a real one where there is one."""
+    from neurofmx.ingest.preview import preview_png
+
+    present = {r["recording_id"] for r in recordings}
+    holders: dict[str, list[str]] = defaultdict(list)
+    for row in streams:
+        if row["recording_id"] in present and row["n"]:
+            holders[row["modality"]].append(row["recording_id"])
+    shown = []
+    for modality, ids in sorted(holders.items()):
+        chosen = min(ids, key=lambda i: (is_simulated(i), i))
+        recording = lake.recording(chosen)
+        only = {name: s for name, s in recording.streams.items() if s.modality == modality}
+        png = preview_png(replace(recording, streams=only))
+        alt = f"Preview of the {modality} of {chosen}"
+        shown.append(
+            {"modality": modality, "recording": chosen, "simulated": is_simulated(chosen), "n": len(set(ids)),
+             "image": figures.picture(png, alt)}
+        )  # fmt: skip
+    return shown
+
+
+def _failed_checks(checks: Sequence[Row]) -> list[dict[str, Any]]:
+    """Checks that did not hold, by name: how often, how grave, and one example."""
+    failed: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in checks:
+        if not row["passed"]:
+            failed[row["severity"], row["check_name"]].append(row)
+    ran = Counter(row["check_name"] for row in checks)
+    return [
+        {"severity": severity, "name": name, "n": len(rows), "of": ran[name],
+         "example": min(rows, key=lambda r: r["recording_id"])}
+        for (severity, name), rows in sorted(failed.items(), key=lambda item: (item[0][0], -len(item[1]), item[0][1]))
+    ]  # fmt: skip
+
+
+def _curves(runs: Sequence[Row]) -> list[dict[str, Any]]:
+    """Loss curves, the folds of one training in one figure."""
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in runs:
+        key = (row["recipe"], row["recipe_digest"], row["seed"], row["snapshot"], *(row["tasks"] or ()), *row["recordings"])
+        groups[key].append(row)
+    return [
+        {
+            "recipe": rows[0]["recipe"], "tasks": rows[0]["tasks"] or [], "parameters": rows[0]["parameters"],
+            "recordings": len(rows[0]["recordings"]), "best": sorted(r["best_valid"] for r in rows), "folds": len(rows),
+            "figure": figures.loss_curves([(f"fold {r['fold']}, run {r['run_id']}", json.loads(r["history"] or "[]"))
+                                           for r in sorted(rows, key=lambda r: (r["fold"] is None, r["fold"], r["run_id"]))]),
+        }
+        for _, rows in sorted(groups.items(), key=lambda item: tuple(map(str, item[0])))
+    ]  # fmt: skip
+
+
+def _matrices(cells: Sequence[Row]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for cell in cells:
+        groups[cell["matrix"], cell["metric"] or ""].append(cell)
+    matrices = []
+    for (name, metric), rows in sorted(groups.items()):
+        held = sorted(rows, key=lambda c: (c["source"], c["target"], c["cell_id"]))
+        sure = [c for c in held if known(c["gain_low"]) and known(c["gain_high"])]
+        helps, hurts = sum(c["gain_low"] > 0 for c in sure), sum(c["gain_high"] < 0 for c in sure)
+        said = f"{name}: of {len(held)} cells {helps} help and {hurts} hurt for certain (their interval excludes 0)"
+        matrices.append(
+            {
+                "name": name, "metric": metric, "says": said, "simulated": all(c["simulated"] for c in held),
+                "differs": _distinct(c["differs"] for c in held), "figure": figures.heat_map(held, about=said),
+                "cells": [c | {"ci": interval(c["gain_low"], c["gain_high"], sign=True), "details": _pairs(c["details"])}
+                          for c in held],
+            }
+        )  # fmt: skip
+    return matrices
+
+
+def _pairs(text: str | None) -> list[tuple[str, str]]:
+    """The entries of a JSON object for reading."""
+    found = json.loads(text or "{}")
+    return [
+        (str(k), number(v) if isinstance(v, float) else v if isinstance(v, str) else json.dumps(v, ensure_ascii=False))
+        for k, v in sorted(found.items())
+    ]
+
+
+def _findings(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Families of findings, each card with its claim; what found nothing or failed is kept."""
+    families: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        families[row["family"] or "other"].append(_finding(row))
+
+    def order(card: Mapping[str, Any]) -> tuple[Any, ...]:
+        p = card["q"] if known(card["q"]) else card["p"]
+        return STATUSES.index(card["status"]), p if known(p) else 2.0, card["analysis"], card["id"]
+
+    return [
+        {"name": name, "cards": sorted(cards, key=order), "counts": [(s, n) for s in STATUSES if (n := counts[s])]}
+        for name, cards in sorted(families.items())
+        for counts in [Counter(c["status"] for c in cards)]
+    ]
+
+
+def _finding(row: Row) -> dict[str, Any]:
+    null = [v for v in row["null"] or () if known(v)]
+    value, about = row["value"], row["headline"] or row["analysis"]
+    chance = sum(null) / len(null) if null else None
+    provenance = json.loads(row["provenance"] or "{}")
+    figure = None
+    if known(value) and null:
+        figure = figures.null_strip(value, null, row["ci_low"], row["ci_high"], about=about)
+    return {
+        "id": row["finding_id"], "analysis": row["analysis"], "task": row["task"] or "", "subject": row["subject"],
+        "status": row["status"], "says": _claim(row, about, chance), "figure": figure, "value": value, "chance": chance,
+        "p": row["p"], "q": row["q"], "ci": interval(row["ci_low"], row["ci_high"]), "n_null": len(null),
+        "reason": row["reason"] or "", "caveats": row["caveats"] or [], "scalars": _pairs(row["scalars"]),
+        "provenance": sorted((k, str(v)) for k, v in provenance.items()), "citation": str(provenance.get("citation", "")),
+    }  # fmt: skip
+
+
+def _claim(row: Row, about: str, chance: float | None) -> str:
+    what = f"{about[:1].upper()}{about[1:]}"
+    if row["status"] == "skipped" or not known(row["value"]):
+        return f"{what}: {'not run' if row['status'] == 'skipped' else 'no claim'}."
+    beside = f"{what} is {number(row['value'])}, where chance gives {number(chance)}"
+    return {
+        "significant": f"{beside}: chance does not explain it.",
+        "not significant": f"{beside}: chance can explain it.",
+        "inconclusive": f"{beside}: too few surrogates to decide.",
+        "invalid": f"{beside}, but an assumption failed: no claim.",
+    }.get(row["status"], f"{beside}.")
+
+
+def _provenance(lake: Lake, tables: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    used: dict[str, Counter[str]] = defaultdict(Counter)
+    codes: dict[str, Counter[str]] = defaultdict(Counter)
+    for table in ("runs", "scores", "transfer"):
+        for row in tables[table]:
+            used[row["snapshot"] or "none stated"][table] += 1
+    for table in ("recordings", "runs", "scores"):
+        for row in tables[table]:
+            codes[row["code_version"] or "not stated"][table] += 1
+    recipes = {row["recipe_digest"]: row for row in sorted(tables["runs"], key=lambda r: r["run_id"])}
+    stored = lake.root / "manifests" / "snapshots"
+    return {
+        "snapshots": [(name, _counted(n), (stored / f"{name}.json").exists()) for name, n in sorted(used.items())],
+        "codes": [(name, _counted(n)) for name, n in sorted(codes.items())],
+        "recipes": [(r["recipe"], digest, _indented(r["recipe_json"])) for digest, r in sorted(recipes.items())],
+        "runs": sorted(tables["runs"], key=lambda r: (r["recipe"], r["tasks"] or [], r["fold"] or 0, r["run_id"])),
+        "splits": _splits(tables["splits"]),
+        "raw": [
+            (r["recording_id"], r["digest"], r["reader"], list(zip(r["raw_sha256"] or (), r["source_url"] or ())))
+            for r in sorted(tables["recordings"], key=lambda r: r["recording_id"])
+        ],
+        "example": min((r["score_id"] for r in tables["scores"]), default="SCORE_ID"),
+        "written_by": code_version(),
+        "python": platform.python_version(),
+        "packages": [(name, metadata.version(name)) for name in PACKAGES],
+    }
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {table}" for table, n in sorted(counts.items()))
+
+
+def _indented(text: str | None) -> str:
+    return json.dumps(json.loads(text or "{}"), indent=1, sort_keys=True, ensure_ascii=False)
+
+
+def _splits(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["task"] or "", row["split_id"]].append(row)
+    return [
+        {"task": task, "id": split, "rows": len(held), "recordings": len({r["recording_id"] for r in held}),
+         "folds": len({r["fold"] for r in held if r["fold"] is not None and r["fold"] >= 0}),
+         "units": len({r["unit"] for r in held})}
+        for (task, split), held in sorted(groups.items())
+    ]  # fmt: skip
