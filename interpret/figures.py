@@ -6,17 +6,19 @@ Colours are classes of ``templates/report.css``; marks carry ``data-tip``, which
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 MOST_OPAQUE = 0.55  # of a heat map's cell: more would cost its text the contrast of 4.5
 CELL_W, CELL_H, GLYPH = 74, 44, 6.9  # px; the last is the mean width of a 12.5 px character
 BINS = 28
+NOTHING = 1e-12  # less is what rounding leaves of 0
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Axis:
         return round(min(100.0, max(0.0, 100 * (value - self.low) / (self.high - self.low))), 3)
 
 
-def known(value: float | None) -> bool:
+def known(value: float | None) -> TypeGuard[float]:
     """Whether there is a number: neither null nor NaN nor infinite."""
     return value is not None and math.isfinite(value)
 
@@ -41,12 +43,13 @@ def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
     """A number for reading: a true minus, an en dash for none, powers of ten only where they must be."""
     if not known(value):
         return "–"
-    assert value is not None
     size = abs(value)
+    if size < NOTHING:
+        value = size = 0.0
     if size and (size >= 1e6 or size < 0.5 * 10**-digits):
         text = f"{value:+.2e}" if sign else f"{value:.2e}"
     else:
-        digits = digits if size < 100 else 1
+        digits = digits if size < 100 else min(digits, 1)
         text = f"{value:+,.{digits}f}" if sign else f"{value:,.{digits}f}"
     return text.replace("-", "\u2212")
 
@@ -65,7 +68,7 @@ def axis_over(values: Iterable[float | None]) -> Axis:
 
 
 def axis_row(axis: Axis, label: str) -> Markup:
-    """The axis itself: ticks, their numbers and what is measured."""
+    """The axis itself: ticks, their numbers and, unless ``label`` is empty, what is measured."""
     digits = max(0, -math.floor(math.log10(axis.ticks[1] - axis.ticks[0]))) if len(axis.ticks) > 1 else 3
     digits += any(abs(t - round(t, digits)) > 1e-9 for t in axis.ticks)
     marks = [
@@ -75,10 +78,11 @@ def axis_row(axis: Axis, label: str) -> Markup:
         for tick in axis.ticks
     ]
     body = Markup("").join(marks)
+    title = Markup('<text class="title" x="50%" y="36" text-anchor="middle">{}</text>').format(label) if label else ""
     return Markup(
-        '<svg class="axis" width="100%" height="40" aria-hidden="true"><line x1="0" x2="100%" y1="0.5" y2="0.5"/>'
-        '{body}<text class="title" x="50%" y="36" text-anchor="middle">{label}</text></svg>'
-    ).format(body=body, label=label)
+        '<svg class="axis" width="100%" height="{height}" aria-hidden="true"><line x1="0" x2="100%" y1="0.5" y2="0.5"/>'
+        "{body}{title}</svg>"
+    ).format(height=40 if label else 24, body=body, title=title)
 
 
 def interval_row(
@@ -91,27 +95,29 @@ def interval_row(
         value: where the mark lies; without one the row is empty.
         low: lower end of the interval, if there is one.
         high: its upper end.
-        kind: ``ours``, ``best``, ``baseline``, ``untrained`` or ``chance``: shape and colour.
+        kind: ``ours``, ``best``, ``baseline``, ``control``, ``untrained`` or ``chance``: shape and colour.
         chance: value of the chance predictor.
         tip: what hovering says.
     """
     parts = [Markup('<line class="rule" x1="0" x2="100%" y1="14" y2="14"/>')]
     if known(chance):
-        parts.append(Markup('<line class="at-chance" x1="{x}%" x2="{x}%" y1="0" y2="28"/>').format(x=axis.at(chance)))  # type: ignore[arg-type]
+        parts.append(Markup('<line class="at-chance" x1="{x}%" x2="{x}%" y1="0" y2="28"/>').format(x=axis.at(chance)))
     if known(value):
         if known(low) and known(high):
             parts.append(
                 Markup('<line class="bar" x1="{a}%" x2="{b}%" y1="14" y2="14"/>').format(
-                    a=axis.at(low),  # type: ignore[arg-type]
-                    b=axis.at(high),  # type: ignore[arg-type]
+                    a=axis.at(low),
+                    b=axis.at(high),
                 )
             )
-        x = axis.at(value)  # type: ignore[arg-type]
+        x = axis.at(value)
         if kind in ("best", "untrained"):
-            turn = Markup(' rotate(45)') if kind == "untrained" else ""
+            turn = Markup(" rotate(45)") if kind == "untrained" else ""
             parts.append(
-                Markup('<svg x="{x}%" y="14" overflow="visible"><rect class="dot" x="-5" y="-5" width="10" height="10"'
-                       ' transform="translate(0){turn}"/></svg>').format(x=x, turn=turn)  # fmt: skip
+                Markup(
+                    '<svg x="{x}%" y="14" overflow="visible"><rect class="dot" x="-5" y="-5" width="10" height="10"'
+                    ' transform="translate(0){turn}"/></svg>'
+                ).format(x=x, turn=turn)  # fmt: skip
             )
         else:
             parts.append(
@@ -134,16 +140,24 @@ def share_bar(shares: Sequence[tuple[str, str, int]], about: str) -> Markup:
         if n:
             width = 100 * n / total
             parts.append(
-                Markup('<g data-tip="{text}: {n} of {total}"><rect class="s-{c}" x="{x}%" width="{w}%" height="100%"/>'
-                       '<text x="{m}%" y="20" text-anchor="middle">{n}</text></g>').format(
-                    text=text, n=n, total=total, c=name, x=round(left, 3), w=round(width, 3), m=round(left + width / 2, 3)
+                Markup(
+                    '<g data-tip="{text}: {n} of {total}"><rect class="s-{c}" x="{x}%" width="{w}%" height="100%"/>'
+                    '<text x="{m}%" y="20" text-anchor="middle">{n}</text></g>'
+                ).format(
+                    text=text,
+                    n=n,
+                    total=total,
+                    c=name,
+                    x=round(left, 3),
+                    w=round(width, 3),
+                    m=round(left + width / 2, 3),
                 )  # fmt: skip
             )
             left += width
     said = ", ".join(f"{text} {n}" for _, text, n in shares if n)
-    return Markup('<svg class="shares" width="100%" height="30" role="img" aria-label="{about}: {said}">{body}</svg>').format(
-        about=about, said=said, body=Markup("").join(parts)
-    )
+    return Markup(
+        '<svg class="shares" width="100%" height="30" role="img" aria-label="{about}: {said}">{body}</svg>'
+    ).format(about=about, said=said, body=Markup("").join(parts))
 
 
 def null_strip(value: float, null: Sequence[float], low: float | None, high: float | None, *, about: str) -> Markup:
@@ -169,16 +183,22 @@ def null_strip(value: float, null: Sequence[float], low: float | None, high: flo
         if n
     )
     a, b = (float(q) for q in np.quantile(surrogates, (0.025, 0.975)))
-    tip = f"{about}: {number(value)}; {len(surrogates)} surrogates: mean {number(float(surrogates.mean()))}, 95% of them {number(a)} to {number(b)}"
+    mean = float(surrogates.mean())
+    tip = f"{about}: {number(value)}; {len(surrogates)} surrogates: mean {number(mean)}"
+    tip += f", 95% of them {number(a)} to {number(b)}"
     interval = Markup("")
     if known(low) and known(high):
-        interval = Markup('<line class="bar" x1="{a}%" x2="{b}%" y1="76" y2="76"/>').format(a=axis.at(low), b=axis.at(high))  # type: ignore[arg-type]
+        interval = Markup('<line class="bar" x1="{a}%" x2="{b}%" y1="76" y2="76"/>').format(
+            a=axis.at(low), b=axis.at(high)
+        )
     return Markup(
         '<svg class="null" width="100%" height="84" role="img" aria-label="{tip}" data-tip="{tip}">'
         '<rect class="band" x="{a}%" width="{w}%" y="0" height="62"/><g class="bars">{bars}</g>'
-        '<line class="at-chance" x1="{m}%" x2="{m}%" y1="0" y2="62"/><line class="base" x1="0" x2="100%" y1="62.5" y2="62.5"/>'
-        '<line class="at" x1="{v}%" x2="{v}%" y1="0" y2="76"/>{interval}<circle class="dot" cx="{v}%" cy="76" r="5.5"/></svg>{axis}'
-    ).format(tip=tip, a=axis.at(a), w=round(axis.at(b) - axis.at(a), 3), bars=bars, m=axis.at(float(surrogates.mean())),
+        '<line class="at-chance" x1="{m}%" x2="{m}%" y1="0" y2="62"/>'
+        '<line class="base" x1="0" x2="100%" y1="62.5" y2="62.5"/>'
+        '<line class="at" x1="{v}%" x2="{v}%" y1="0" y2="76"/>{interval}'
+        '<circle class="dot" cx="{v}%" cy="76" r="5.5"/></svg>{axis}'
+    ).format(tip=tip, a=axis.at(a), w=round(axis.at(b) - axis.at(a), 3), bars=bars, m=axis.at(mean),
              v=axis.at(value), interval=interval, axis=axis_row(axis, ""))  # fmt: skip
 
 
@@ -186,7 +206,7 @@ def loss_curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Mark
     """Losses over steps: validation as a line a run, training as a faint one.
 
     Args:
-        runs: (name, history) a run; a row of a history has ``step`` and, where it was measured, ``train`` and ``valid``.
+        runs: (name, history) a run; rows of a history have ``step`` and, where measured, ``train`` and ``valid``.
     """
     points = [
         (name, kind, [(float(h["step"]), float(h[kind])) for h in rows if known(h.get(kind))])
@@ -213,7 +233,8 @@ def loss_curves(runs: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> Mark
         )
     return Markup(
         '<div class="curve"><span class="top">{high}</span><span class="low">{low}</span><svg width="100%" height="110"'
-        ' viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="Loss over {last} steps, from {high} to {low}">'
+        ' viewBox="0 0 100 100" preserveAspectRatio="none" role="img"'
+        ' aria-label="Loss over {last} steps, from {high} to {low}">'
         '{lines}</svg><span class="steps">{last} steps</span></div>'
     ).format(high=number(high), low=number(low), last=f"{last:,.0f}", lines=Markup("").join(lines))
 
@@ -234,9 +255,10 @@ def heat_map(cells: Sequence[Mapping[str, Any]], *, about: str) -> Markup:
     for j, target in enumerate(targets):
         x = left + (j + 0.5) * CELL_W
         parts.append(
-            Markup('<text class="label" x="{x}" y="{y}" transform="rotate(-38 {x} {y})" data-tip="target {full}">{t}</text>').format(
-                x=round(x, 1), y=round(rise - 8, 1), full=target, t=short(target)
-            )
+            Markup(
+                '<text class="label" x="{x}" y="{y}" transform="rotate(-38 {x} {y})"'
+                ' data-tip="target {full}">{t}</text>'
+            ).format(x=round(x, 1), y=round(rise - 8, 1), full=target, t=short(target))
         )
     for i, source in enumerate(sources):
         y = rise + i * CELL_H
@@ -262,56 +284,23 @@ def _cell(cell: Mapping[str, Any] | None, x: float, y: float, limit: float) -> M
         tip = "not measured" if cell is None else f"{cell['source']} to {cell['target']}: no value"
         return Markup('<rect class="missing" {box} data-tip="{tip}"/>').format(box=box, tip=tip)
     gain, low, high = cell["gain"], cell["gain_low"], cell["gain_high"]
-    interval = f"95% {number(low, sign=True)} to {number(high, sign=True)}" if known(low) and known(high) else "no interval"
+    interval = (
+        f"95% {number(low, sign=True)} to {number(high, sign=True)}" if known(low) and known(high) else "no interval"
+    )
     tip = (
         f"{cell['source']} to {cell['target']}: gain {number(gain, sign=True)}, {interval}; n {cell['n']},"
         f" {cell['n_units']} units; checkpoint {cell['checkpoint'] or 'none'}"
     )
     sure = known(low) and known(high) and (low > 0 or high < 0)
-    dot = Markup('<circle class="sure" cx="{x}" cy="{y}" r="3.2"/>').format(x=round(x + CELL_W - 11, 1), y=round(y + 11, 1))
+    dot = Markup('<circle class="sure" cx="{x}" cy="{y}" r="3.2"/>').format(
+        x=round(x + CELL_W - 11, 1), y=round(y + 11, 1)
+    )
     return Markup(
-        '<g data-tip="{tip}"><rect class="{c}" {box} fill-opacity="{a}"/><text x="{m}" y="{b}" text-anchor="middle">{t}</text>{dot}</g>'
+        '<g data-tip="{tip}"><rect class="{c}" {box} fill-opacity="{a}"/>'
+        '<text x="{m}" y="{b}" text-anchor="middle">{t}</text>{dot}</g>'
     ).format(tip=tip, c="negative" if gain < 0 else "positive", box=box, a=round(MOST_OPAQUE * abs(gain) / limit, 3),
              m=round(x + CELL_W / 2, 1), b=round(y + CELL_H / 2 + 5, 1), t=number(gain, 2, sign=True),
              dot=dot if sure else "")  # fmt: skip
-
-
-def traces(times_s: np.ndarray, truth: np.ndarray, predicted: np.ndarray, *, about: str) -> Markup:
-    """Truth and prediction of one target dimension over time; NaN breaks a line.
-
-    Args:
-        times_s: (T,) seconds.
-        truth: (T,) what was measured.
-        predicted: (T,) what the model said.
-        about: name and unit of the dimension.
-    """
-    both = np.concatenate([truth, predicted])
-    both = both[np.isfinite(both)]
-    if not len(both) or len(times_s) < 2:
-        return Markup('<p class="none">Nothing to draw.</p>')
-    low, high = float(both.min()), float(both.max())
-    span, first, length = (high - low) or 1.0, float(times_s[0]), float(times_s[-1] - times_s[0]) or 1.0
-    lines = Markup("").join(
-        Markup('<path class="l-{kind}" d="{d}"/>').format(
-            kind=kind, d=_path((times_s - first) * (1000 / length), 5 + 190 * (high - values) / span)
-        )
-        for kind, values in (("truth", truth), ("ours", predicted))
-    )
-    return Markup(
-        '<div class="curve"><span class="top">{high}</span><span class="low">{low}</span><svg width="100%" height="130"'
-        ' viewBox="0 0 1000 200" preserveAspectRatio="none" role="img" aria-label="{about}, truth and prediction, {length} s">'
-        '{lines}</svg><span class="steps">{about} · {first} s to {last} s</span></div>'
-    ).format(high=number(high), low=number(low), about=about, length=number(length, 1), lines=lines,
-             first=number(first, 1), last=number(first + length, 1))  # fmt: skip
-
-
-def _path(x: np.ndarray, y: np.ndarray) -> str:
-    parts, open_ = [], False
-    for px, py in zip(x.tolist(), y.tolist()):
-        if math.isfinite(py):
-            parts.append(f"{'L' if open_ else 'M'}{px:.1f} {py:.1f}")
-        open_ = math.isfinite(py)
-    return "".join(parts)
 
 
 def short(text: str, most: int = 22) -> str:
@@ -322,8 +311,6 @@ def short(text: str, most: int = 22) -> str:
 
 def picture(png: bytes, alt: str) -> Markup:
     """A PNG inside the page."""
-    import base64
-
     return Markup('<img src="data:image/png;base64,{data}" alt="{alt}">').format(
-        data=base64.b64encode(png).decode(), alt=escape(alt)
+        data=base64.b64encode(png).decode(), alt=alt
     )

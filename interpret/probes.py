@@ -13,12 +13,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from neurofmx.interpret.runner import Data, Measured
-from neurofmx.interpret.surrogates import long_enough, surrogate_rows
+from neurofmx.interpret.surrogates import long_enough, sign_flips, surrogate_rows
+from neurofmx.interpret.terms import balanced_terms, r2_terms
 from neurofmx.types import Check
 
 PENALTY = 1e-2  # times the mean variance of a feature: nothing is tuned, so the null needs no tuning either
 SWEEP = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-CHUNK = 64  # surrogates at a time
+CHUNK = 128  # surrogates at a time
 
 
 def linear_probe(data: Data, rng: np.random.Generator, n_null: int) -> Measured:
@@ -62,7 +63,8 @@ def probe_gain(data: Data, rng: np.random.Generator, n_null: int) -> Measured:
         n_null: how many.
 
     Returns:
-        Difference of the two probes' scores; the null swaps the two networks inside resampling units.
+        Difference of the two probes' scores; the null swaps the two networks in randomly chosen resampling units,
+        or in every set of them where there are few.
     """
     y = data.arrays["y"]
     units, row = np.unique(data.unit, return_inverse=True)
@@ -74,7 +76,6 @@ def probe_gain(data: Data, rng: np.random.Generator, n_null: int) -> Measured:
     value = float(per_unit.sum())
     if n_null == 0:
         return Measured(value=value, null=np.empty(0))
-    flips = rng.choice([-1.0, 1.0], size=(n_null, len(units)))
     same = Check(
         name="differs_from_untrained",
         passed=bool(np.any(data.arrays["x"] != data.arrays["x_untrained"])),
@@ -82,7 +83,10 @@ def probe_gain(data: Data, rng: np.random.Generator, n_null: int) -> Measured:
         evidence="The kept network is the untrained one: training never improved on the linear path.",
     )
     return Measured(
-        value=value, null=flips @ per_unit, arrays={"gain_by_unit": per_unit * len(units)}, checks=(same, _few_rows(data))
+        value=value,
+        null=sign_flips(len(units), rng, n_null) @ per_unit,
+        arrays={"gain_by_unit": per_unit * len(units)},
+        checks=(same, _few_rows(data)),
     )
 
 
@@ -94,16 +98,15 @@ def probe_score(data: Data, x: np.ndarray, y: np.ndarray, *, penalty: float = PE
 
 def probe_terms(data: Data, x: np.ndarray, y: np.ndarray, *, penalty: float = PENALTY) -> np.ndarray:
     """(N,) what each row adds to the score; NaN where no fold scored it."""
-    scored, guess, truth = _predict(data, x, as_columns(y)[None], penalty)
-    return _terms(scored, guess, truth, classes=y.ndim == 1)[0]
+    return _terms(data, x, as_columns(y)[:, None], penalty, classes=y.ndim == 1)[:, 0]
 
 
 def probe_scores(data: Data, x: np.ndarray, y: np.ndarray, index: np.ndarray) -> np.ndarray:
     """(S,) scores with the target's rows taken in each of the orders ``index`` (S, N)."""
     columns, found = as_columns(y), []
     for part in np.array_split(index, max(1, -(-len(index) // CHUNK))):
-        scored, guess, truth = _predict(data, x, columns[part], PENALTY)
-        found.append(np.nansum(_terms(scored, guess, truth, classes=y.ndim == 1), axis=1))
+        terms = _terms(data, x, columns[part.T], PENALTY, classes=y.ndim == 1)
+        found.append(np.nansum(terms, axis=0) if np.isfinite(terms).any() else np.full(len(part), np.nan))
     return np.concatenate(found)
 
 
@@ -116,68 +119,50 @@ def as_columns(y: np.ndarray) -> np.ndarray:
 
 def splits(data: Data) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(train, test) rows: every fold of every network whose rows have at least two folds."""
+    named, fold = np.unique(data.fold, return_inverse=True)
     for model in np.unique(data.model):
         own = np.flatnonzero(data.model == model)
-        folds = np.unique(data.fold[own])
-        for fold in folds if len(folds) > 1 else ():
-            held = data.fold[own] == fold
+        folds = np.flatnonzero(np.bincount(fold[own], minlength=len(named)))
+        for one in folds if len(folds) > 1 else ():
+            held = fold[own] == one
             yield own[~held], own[held]
 
 
-def ridge_map(x: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Centre (D,) and the matrix (D, n) that turns centred targets into ridge weights.
+def ridge_weights(centred: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
+    """(D, n) ridge weights for centred features (N, D) and targets (N, n).
 
-    The penalty is in units of the features' mean variance times n, so turning or scaling the features changes
+    The penalty is in units of the features' mean variance times N, so turning or scaling the features changes
     no prediction.
     """
-    centre = x.mean(0)
-    centred = x - centre
     gram = centred.T @ centred
-    load = penalty * max(float(np.trace(gram)) / len(gram), 1e-12)
-    return centre, np.linalg.solve(gram + load * np.eye(len(gram)), centred.T)
+    gram.flat[:: len(gram) + 1] += penalty * max(float(np.trace(gram)) / len(gram), 1e-12)
+    return np.linalg.solve(gram, centred.T @ targets)
 
 
-def _predict(
-    data: Data, x: np.ndarray, y_vnk: np.ndarray, penalty: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which rows were scored (N,), predictions and truth (V, N, K), both less the training mean."""
+def _terms(data: Data, x: np.ndarray, y_nvk: np.ndarray, penalty: float, *, classes: bool) -> np.ndarray:
+    """(N, V) additive parts of the score, NaN where no fold scored the row."""
     x = np.asarray(x, dtype=np.float64)
-    variants, _, columns = y_vnk.shape
+    flat = y_nvk.reshape(len(x), -1)
     scored = np.zeros(len(x), dtype=bool)
-    guess, truth = np.zeros(y_vnk.shape), np.zeros(y_vnk.shape)
+    guess, mean = np.zeros(flat.shape), np.zeros(flat.shape)  # predictions less the training mean, and that mean
     for train, test in splits(data):
-        centre, solve = ridge_map(x[train], penalty)
-        own = y_vnk[:, train]
-        mean = own.mean(1, keepdims=True)
-        weights = solve @ (own - mean).transpose(1, 0, 2).reshape(len(train), -1)  # (D, V K)
-        guess[:, test] = ((x[test] - centre) @ weights).reshape(len(test), variants, columns).transpose(1, 0, 2)
-        truth[:, test] = y_vnk[:, test] - mean
+        centre = x[train].mean(0)
+        centred, own = x[train] - centre, flat[train]
+        guess[test] = (x[test] - centre) @ ridge_weights(centred, own, penalty)  # (.., V K)
+        mean[test] = own.mean(0)
         scored[test] = True
-    return scored, guess, truth
-
-
-def _terms(scored: np.ndarray, guess: np.ndarray, truth: np.ndarray, *, classes: bool) -> np.ndarray:
-    """(V, N) additive parts of the score: R2 averaged over columns, or balanced accuracy."""
-    terms = np.full(guess.shape[:2], np.nan)
+    terms = np.full(y_nvk.shape[:2], np.nan)
     if not scored.any():
         return terms
-    guess, truth = guess[:, scored], truth[:, scored]
+    truth, guess, mean = (a.reshape(y_nvk.shape)[scored] for a in (flat, guess, mean))
     if classes:
-        # truth is one-hot less the training prior, so the prior is what the wrong classes are short of zero
+        # likeliest against the prior, which balanced accuracy asks for; a class never trained on is never chosen
+        against = np.where(mean > 0, guess / np.where(mean > 0, mean, 1.0), -np.inf)
         label = truth.argmax(2)
-        prior = -np.minimum(truth, 0.0)
-        prior = np.where(truth > 0, 1 - truth, prior)
-        chosen = np.where(prior > 0, guess / np.maximum(prior, 1e-9), -np.inf).argmax(2)
-        count = np.stack([np.bincount(row, minlength=truth.shape[2]) for row in label])  # (V, K)
-        present = (count > 0).sum(1, keepdims=True)
-        weight = 1.0 / (np.take_along_axis(count, label, axis=1) * present)
-        terms[:, scored] = weight * (chosen == label)
-        return terms
-    total = np.square(truth).sum(1, keepdims=True)
-    varies = total > 1e-12
-    lost = np.where(varies, np.square(truth - guess) / np.maximum(total, 1e-12), 0.0)
-    share = 1.0 / truth.shape[1]
-    terms[:, scored] = ((share - lost) * varies).sum(2) / np.maximum(varies.sum(2), 1)
+        terms[scored] = balanced_terms(label, against.argmax(2) == label)
+    else:
+        truth = truth - mean
+        terms[scored] = r2_terms(np.square(truth - guess), np.square(truth).sum(0))
     return terms
 
 

@@ -8,20 +8,24 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neurofmx import catalog
 from neurofmx.interpret import figures
 from neurofmx.interpret.figures import known, number
-from neurofmx.interpret.report_scores import SIMULATED, interval, is_simulated, score_blocks, tally
+from neurofmx.interpret.report_scores import SIMULATED, interval, is_simulated, score_blocks, tally, task_text
 from neurofmx.lake import Lake
 from neurofmx.provenance import code_version
+
+if TYPE_CHECKING:
+    from neurofmx.interpret.runner import Analysis
 
 Row = Mapping[str, Any]
 PACKAGES = ("jinja2", "lightning-fabric", "matplotlib", "numpy", "pyarrow", "scikit-learn", "scipy", "torch", "zarr")
 # in the order in which a reader wants them
 STATUSES = ("significant", "not significant", "inconclusive", "invalid", "skipped")
 SHOWN_NOTES = 3
+PICTURE_PX = 640
 
 
 def report_view(lake: Lake) -> dict[str, Any]:
@@ -45,24 +49,22 @@ def report_view(lake: Lake) -> dict[str, Any]:
 
 
 def task_texts() -> dict[str, dict[str, Any]]:
-    """Question, unit and caveats of each declared task."""
+    """What a reader must know of each declared task."""
     from neurofmx.evaluate.tasks import TASKS
 
-    return {
-        name: {"name": name, "question": task.question, "unit": task.unit, "caveats": task.caveats}
-        for name, task in TASKS.items()
-    }
+    return {name: task_text(task) for name, task in TASKS.items()}
 
 
 def _totals(tables: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
     recordings = tables["recordings"]
     made = sum(r["archive"] == SIMULATED for r in recordings)
     subjects = {(r["archive"], r["dataset"], r["subject_id"]) for r in recordings}
+    minutes = sum(r["duration_s"] for r in recordings) / 60
     kept = [r for r in tables["quarantine"] if not r["released"]]
     significant = sum(r["status"] == "significant" for r in tables["findings"])
     return [
         (number(len(recordings), 0), f"recordings, {made} of them simulated" if made else "recordings"),
-        (number(sum(r["duration_s"] for r in recordings) / 3600, 1), "hours"),
+        (number(minutes / 60, 1), "hours") if minutes >= 60 else (number(minutes, 1), "minutes"),
         (number(len(subjects), 0), "subjects"),
         (number(len({r["species"] for r in recordings if r["species"]}), 0), "species"),
         (number(len({m for r in recordings for m in r["modalities"] or ()}), 0), "modalities"),
@@ -79,8 +81,9 @@ def _datasets(listed: Sequence[Row], recordings: Sequence[Row]) -> list[dict[str
     known_to_list = {row["dataset_id"]: row for row in listed}
     return [
         {
-            "id": name, "simulated": name.startswith(f"{SIMULATED}:"), "n": len(rows), "n_listed": about.get("n_listed"),
-            "subjects": len({r["subject_id"] for r in rows}), "species": _distinct(r["species"] for r in rows),
+            "id": name, "simulated": name.startswith(f"{SIMULATED}:"), "n": len(rows),
+            "n_listed": about.get("n_listed"), "subjects": len({r["subject_id"] for r in rows}),
+            "species": _distinct(r["species"] for r in rows),
             "minutes": number(sum(r["duration_s"] for r in rows) / 60, 1),
             "modalities": _distinct(m for r in rows for m in r["modalities"] or ()),
             "licence": _distinct(r["licence"] for r in rows) or [about.get("licence") or "not stated"],
@@ -116,7 +119,7 @@ def _pictures(lake: Lake, recordings: Sequence[Row], streams: Sequence[Row]) -> 
         chosen = min(ids, key=lambda i: (is_simulated(i), i))
         recording = lake.recording(chosen)
         only = {name: s for name, s in recording.streams.items() if s.modality == modality}
-        png = preview_png(replace(recording, streams=only))
+        png = preview_png(replace(recording, streams=only), width_px=PICTURE_PX)
         alt = f"Preview of the {modality} of {chosen}"
         shown.append(
             {"modality": modality, "recording": chosen, "simulated": is_simulated(chosen), "n": len(set(ids)),
@@ -143,16 +146,24 @@ def _curves(runs: Sequence[Row]) -> list[dict[str, Any]]:
     """Loss curves, the folds of one training in one figure."""
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in runs:
-        key = (row["recipe"], row["recipe_digest"], row["seed"], row["snapshot"], *(row["tasks"] or ()), *row["recordings"])
+        key = (
+            row["recipe"],
+            row["recipe_digest"],
+            row["seed"],
+            row["snapshot"],
+            *(row["tasks"] or ()),
+            *row["recordings"],
+        )
         groups[key].append(row)
     return [
         {
             "recipe": rows[0]["recipe"], "tasks": rows[0]["tasks"] or [], "parameters": rows[0]["parameters"],
             "recordings": len(rows[0]["recordings"]), "best": sorted(r["best_valid"] for r in rows), "folds": len(rows),
             "figure": figures.loss_curves([(f"fold {r['fold']}, run {r['run_id']}", json.loads(r["history"] or "[]"))
-                                           for r in sorted(rows, key=lambda r: (r["fold"] is None, r["fold"], r["run_id"]))]),
+                                           for r in rows]),
         }
-        for _, rows in sorted(groups.items(), key=lambda item: tuple(map(str, item[0])))
+        for _, held in sorted(groups.items(), key=lambda item: tuple(map(str, item[0])))
+        for rows in [sorted(held, key=lambda r: (r["fold"] is None, r["fold"] or 0, r["run_id"]))]
     ]  # fmt: skip
 
 
@@ -165,16 +176,21 @@ def _matrices(cells: Sequence[Row]) -> list[dict[str, Any]]:
         held = sorted(rows, key=lambda c: (c["source"], c["target"], c["cell_id"]))
         sure = [c for c in held if known(c["gain_low"]) and known(c["gain_high"])]
         helps, hurts = sum(c["gain_low"] > 0 for c in sure), sum(c["gain_high"] < 0 for c in sure)
-        said = f"{name}: of {len(held)} cells {helps} help and {hurts} hurt for certain (their interval excludes 0)"
+        said = f"Of {len(held)} cells, {helps} help and {hurts} hurt with an interval that excludes 0"
         matrices.append(
             {
                 "name": name, "metric": metric, "says": said, "simulated": all(c["simulated"] for c in held),
-                "differs": _distinct(c["differs"] for c in held), "figure": figures.heat_map(held, about=said),
-                "cells": [c | {"ci": interval(c["gain_low"], c["gain_high"], sign=True), "details": _pairs(c["details"])}
-                          for c in held],
+                "differs": _distinct(c["differs"] for c in held),
+                "figure": figures.heat_map(held, about=f"Transfer, {name}. {said}"),
+                "cells": [_cell(c) for c in held],
             }
         )  # fmt: skip
     return matrices
+
+
+def _cell(cell: Row) -> dict[str, Any]:
+    ci = interval(cell["gain_low"], cell["gain_high"], sign=True)
+    return {**cell, "ci": ci, "details": _pairs(cell["details"])}
 
 
 def _pairs(text: str | None) -> list[tuple[str, str]]:
@@ -188,9 +204,13 @@ def _pairs(text: str | None) -> list[tuple[str, str]]:
 
 def _findings(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Families of findings, each card with its claim; what found nothing or failed is kept."""
+    if not rows:
+        return []
+    from neurofmx.interpret.catalog import ANALYSES
+
     families: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        families[row["family"] or "other"].append(_finding(row))
+        families[row["family"] or "other"].append(_finding(row, ANALYSES.get(row["analysis"])))
 
     def order(card: Mapping[str, Any]) -> tuple[Any, ...]:
         p = card["q"] if known(card["q"]) else card["p"]
@@ -203,7 +223,7 @@ def _findings(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _finding(row: Row) -> dict[str, Any]:
+def _finding(row: Row, analysis: Analysis | None) -> dict[str, Any]:
     null = [v for v in row["null"] or () if known(v)]
     value, about = row["value"], row["headline"] or row["analysis"]
     chance = sum(null) / len(null) if null else None
@@ -216,7 +236,10 @@ def _finding(row: Row) -> dict[str, Any]:
         "status": row["status"], "says": _claim(row, about, chance), "figure": figure, "value": value, "chance": chance,
         "p": row["p"], "q": row["q"], "ci": interval(row["ci_low"], row["ci_high"]), "n_null": len(null),
         "reason": row["reason"] or "", "caveats": row["caveats"] or [], "scalars": _pairs(row["scalars"]),
-        "provenance": sorted((k, str(v)) for k, v in provenance.items()), "citation": str(provenance.get("citation", "")),
+        "provenance": sorted((k, str(v)) for k, v in provenance.items()),
+        "role": str(provenance.get("role", "")), "question": analysis.question if analysis else "",
+        "chance_means": analysis.null.text if analysis else "", "citation": analysis.citation if analysis else "",
+        "assumptions": analysis.assumptions if analysis else (),
     }  # fmt: skip
 
 
@@ -262,7 +285,7 @@ def _provenance(lake: Lake, tables: Mapping[str, Sequence[Row]]) -> dict[str, An
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} {table}" for table, n in sorted(counts.items()))
+    return ", ".join(f"{n} {table if n != 1 else table.removesuffix('s')}" for table, n in sorted(counts.items()))
 
 
 def _indented(text: str | None) -> str:

@@ -6,15 +6,20 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from neurofmx.evaluate.metrics import METRICS
 from neurofmx.interpret import figures
 from neurofmx.interpret.figures import number
 from neurofmx.types import RecordingId, Score
 
-OURS, UNTRAINED, CHANCE = "neurofmx", "neurofmx-untrained", "chance"
+if TYPE_CHECKING:
+    from neurofmx.evaluate.spec import TaskSpec
+
+# as evaluate.predict names them; it is not imported, since a page needs no torch
+OURS, UNTRAINED, CHANCE, CONTROL = "neurofmx", "neurofmx untrained", "chance", "control: "
 SIMULATED = "simulated"  # the archive whose recordings are made, not measured
 # verdict -> (how it is counted, in a sentence), in the order in which a page counts them
 VERDICTS = {
@@ -25,7 +30,12 @@ VERDICTS = {
     "within one recording": "within one recording",
     "": "not compared",
 }
-UNTOLD = {"name": "", "question": "", "unit": "", "caveats": ()}
+UNTOLD = {"question": "", "split": "", "caveats": ()}  # of a task that is no longer declared
+SPLITS = {
+    "blocks": "blocks of time inside each recording",
+    "trial_groups": "groups of trials inside each recording",
+    "recordings": "whole recordings",
+}
 
 
 def row_of(score: Score) -> dict[str, Any]:
@@ -33,6 +43,16 @@ def row_of(score: Score) -> dict[str, Any]:
     row = asdict(score)
     (row["ci_low"], row["ci_high"]), (row["delta_low"], row["delta_high"]) = row.pop("ci95"), row.pop("delta_ci95")
     return row | {"recordings": list(score.recordings)}
+
+
+def task_text(task: TaskSpec) -> dict[str, Any]:
+    """What a reader must know of a task beside its numbers."""
+    held_out = {"subject_id": "whole subjects", "session": "whole sessions"}.get(task.group, SPLITS[task.split])
+    how = f"{held_out}, {task.n_folds} folds"
+    if task.split == "blocks":
+        how += f", {task.n_blocks} blocks with a gap of {number(task.guard_s, 1)} s at each border"
+    how += f"; predictors closer than {number(task.margin, 2)} count as equivalent"
+    return {"question": task.question, "split": how, "caveats": task.caveats}
 
 
 def is_simulated(recording: str) -> bool:
@@ -45,13 +65,14 @@ def score_blocks(rows: Iterable[Mapping[str, Any]], about: Mapping[str, Mapping[
 
     Args:
         rows: rows of the catalog's ``scores``.
-        about: task -> question, unit of the metric and caveats, where the task is declared.
+        about: task -> `task_text`, where the task is declared.
     """
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["metric"], row["split"] or ""), []).append(row)
     blocks = [_block(held, about.get(task, UNTOLD)) for (task, _, _), held in sorted(groups.items())]
-    return sorted(blocks, key=lambda b: (b["simulated"], b["task"], b["metric"], b["split"]))
+    blocks.sort(key=lambda b: (b["simulated"], b["task"], b["metric"], b["split"]))
+    return [block | {"anchor": f"score-{i + 1}"} for i, block in enumerate(blocks)]
 
 
 def _block(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,11 +81,19 @@ def _block(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> dict[
     best = ours["baseline"] if ours else ""
     recordings = sorted({r for row in rows for r in row["recordings"] or ()})
     kinds = {id(row): _kind(row, best) for row in rows}
-    order = ("ours", "best", "baseline", "untrained", "chance")
-    listed = sorted(rows, key=lambda r: (order.index(kinds[id(r)]), r["predictor"], r["score_id"]))
-    first = rows[0]
+    first, order = rows[0], ("ours", "best", "baseline", "control", "untrained", "chance")
+    metric = METRICS.get(first["metric"])
+    better = -1.0 if metric is None or metric.higher else 1.0
+
+    def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        value = better * row["value"] if figures.known(row["value"]) else float("inf")
+        return order.index(kinds[id(row)]), value, row["predictor"], row["score_id"]
+
+    listed = sorted(rows, key=place)
+    says = f"{metric.says}; {'more' if metric.higher else 'less'} is better" if metric else ""
     return {
-        "task": first["task"], "metric": first["metric"], "split": first["split"] or "", "about": about,
+        "task": first["task"], "metric": first["metric"], "metric_says": says, "split": first["split"] or "",
+        "about": about,
         "verdict": (ours["verdict"] or "") if ours else "", "says": _sentence(ours, rows, best),
         "simulated": bool(recordings) and all(map(is_simulated, recordings)), "recordings": recordings,
         "n_units": max(r["n_units"] or 0 for r in rows), "resampled": first["unit"] or "unit",
@@ -78,7 +107,9 @@ def _newest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 def _kind(row: Mapping[str, Any], best: str) -> str:
     fixed = {OURS: "ours", UNTRAINED: "untrained", CHANCE: "chance"}
-    return fixed.get(row["predictor"], "best" if row["predictor"] == best else "baseline")
+    if row["predictor"] in fixed:
+        return fixed[row["predictor"]]
+    return "best" if row["predictor"] == best else "control" if row["predictor"].startswith(CONTROL) else "baseline"
 
 
 def _line(row: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -107,18 +138,20 @@ def _figure(rows: Sequence[Mapping[str, Any]], kinds: Mapping[int, str], chance:
     axis = figures.axis_over([r[key] for r in rows for key in ("value", "ci_low", "ci_high")])
     lines = []
     for row in rows:
-        tip = f"{row['predictor']}: {number(row['value'])}, 95% {interval(row['ci_low'], row['ci_high'])}; id {row['score_id']}"
+        span = interval(row["ci_low"], row["ci_high"])
+        tip = f"{row['predictor']}: {number(row['value'])}, 95% {span}; id {row['score_id']}"
         mark = figures.interval_row(
             axis, row["value"], row["ci_low"], row["ci_high"], kind=kinds[id(row)],
             chance=chance["value"] if chance else None, tip=tip,
         )  # fmt: skip
         lines.append(
-            Markup('<div class="who k-{kind}">{who}</div><div class="plot">{mark}</div><div class="what k-{kind}">{value}</div>').format(
-                kind=kinds[id(row)], who=row["predictor"], mark=mark, value=number(row["value"])
-            )
+            Markup(
+                '<div class="line"><div class="who k-{kind}">{who}</div><div class="plot">{mark}</div>'
+                '<div class="what k-{kind}">{value}</div></div>'
+            ).format(kind=kinds[id(row)], who=row["predictor"], mark=mark, value=number(row["value"]))
         )
     label = f"{rows[0]['metric']}, with 95% interval"
-    end = Markup('<div class="who"></div><div class="plot">{}</div><div class="what"></div>').format(figures.axis_row(axis, label))
+    end = Markup('<div class="line"><div class="plot last">{}</div></div>').format(figures.axis_row(axis, label))
     return Markup('<div class="dots">{}{}</div>').format(Markup("").join(lines), end)
 
 
@@ -129,7 +162,9 @@ def _sentence(ours: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]],
     if not best or not figures.known(ours["delta"]):
         return f"Our model reaches {number(ours['value'])}; it was not compared to a baseline here."
     rival = _newest([r for r in rows if r["predictor"] == best])
-    against = f"{best}, the best tuned baseline" + (f" ({number(rival['value'])})" if rival else "")
+    role = "control" if best.startswith(CONTROL) else "baseline"
+    against = best if best == CHANCE else f"{best}, the best tuned {role}"
+    against += f" ({number(rival['value'])})" if rival else ""
     change = f"difference {number(ours['delta'], sign=True)}"
     if figures.known(ours["delta_low"]) and figures.known(ours["delta_high"]):
         change += f", 95% {interval(ours['delta_low'], ours['delta_high'], sign=True)}"
@@ -160,8 +195,9 @@ def tally(blocks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             bar = figures.share_bar(shares, f"Tasks on {name} by verdict")
             ladders.append({"name": name, "n": len(held), "bar": bar, "shares": shares, "blocks": held})
     said = [
-        f"On {_tasks(one['n'])} of {one['name']}, our model against the best tuned baseline is {_counted(one['blocks'])}."
+        f"On {_tasks(one['n'])} of {one['name']}, our model against the best tuned baseline is {counted}."
         for one in ladders
+        for counted in [_counted(one["blocks"])]
     ]
     return {"sentences": said or ["Nothing is scored in this lake yet."], "ladders": ladders}
 
@@ -174,7 +210,9 @@ def _counted(blocks: Sequence[Mapping[str, Any]]) -> str:
     counts = Counter(b["verdict"] for b in blocks)
     # better and worse are said even where there are none: leaving one out would be a claim
     parts = [
-        f"{text} on {counts[word] or 'none'}" if word != "within one recording" else f"not judged on {counts[word]} (one recording)"
+        f"{text} on {counts[word] or 'none'}"
+        if word != "within one recording"
+        else f"not judged on {counts[word]} (one recording)"
         for word, text in VERDICTS.items()
         if counts[word] or word in ("better", "worse")
     ]

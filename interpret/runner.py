@@ -21,7 +21,7 @@ from neurofmx.types import Check, Finding
 
 ALPHA = 0.05
 MAX_CONFIRMATORY = 20  # declared before the data are seen; more would cost every one its power
-SUBSAMPLES = 64
+SUBSAMPLES = 40  # the spread is then known to about a tenth
 SHARE = 0.75
 MIN_UNITS = 4  # fewer say nothing about spread
 LEAST_NULL = 19  # one in twenty is the coarsest that can reach .05
@@ -111,6 +111,7 @@ class Measured:
     caveats: tuple[str, ...] = ()
 
 
+Judged = Literal["significant", "not significant", "inconclusive"]
 Function = Callable[[Data, np.random.Generator, int], Measured]
 
 
@@ -175,16 +176,16 @@ def run(analysis: Analysis, data: Data, *, seed: int, n_null: int | None = None)
     provenance = _provenance(analysis, data, seed)
     missing = [name for name in analysis.needs if name not in data.arrays]
     if missing:
-        return _without(analysis, data, "skipped", f"no {', '.join(missing)} here", provenance)
+        return _empty(analysis.name, data.subject, "skipped", f"no {', '.join(missing)} here", provenance)
     wrong = _degenerate(analysis, data)
     if wrong:
-        return _without(analysis, data, "invalid", wrong, provenance)
+        return _empty(analysis.name, data.subject, "invalid", wrong, provenance)
     rng = _rng(analysis, data, seed)
     found = analysis.function(data, rng, n)
     failed = [c for c in found.checks if not c.passed and c.severity == "block"]
     if not np.isfinite(found.value) or len(found.null) == 0 or not np.all(np.isfinite(found.null)):
         reason = failed[0].evidence if failed else "the statistic is not defined on these data"
-        return _without(analysis, data, "invalid", reason, provenance)
+        return _empty(analysis.name, data.subject, "invalid", reason, provenance)
     value, null = float(found.value), np.asarray(found.null, dtype=np.float64)
     p = p_value(value, null, analysis.null.tail)
     caveats = list(found.caveats) + [c.evidence for c in found.checks if not c.passed and c.severity == "warn"]
@@ -243,23 +244,26 @@ def q_values(p: Sequence[float]) -> np.ndarray:
 def adjust(findings: Iterable[Finding]) -> list[Finding]:
     """Sets q and status of the confirmatory findings, over all of them together.
 
-    The first 20 in the order given are confirmatory; what was declared beyond that is exploratory, whatever
+    The first 20 in the order given stay confirmatory; what was declared beyond that becomes exploratory, whatever
     its value. Invalid and skipped findings have no p and are not counted.
     """
     listed = list(findings)
-    rows = [
+    declared = [
         i
         for i, f in enumerate(listed)
         if f.provenance.get("role") == "confirmatory" and f.status not in ("invalid", "skipped")
-    ][:MAX_CONFIRMATORY]
+    ]
+    rows = declared[:MAX_CONFIRMATORY]
     adjusted = [replace(f, q=float("nan")) for f in listed]
+    for i in declared[MAX_CONFIRMATORY:]:
+        adjusted[i] = replace(adjusted[i], provenance=dict(listed[i].provenance) | {"role": "exploratory"})
     for i, q in zip(rows, q_values([listed[i].p for i in rows])):
         status, reason = _status(float(q), len(listed[i].null), ALPHA / len(rows))
         adjusted[i] = replace(listed[i], q=float(q), status=status, reason=reason)
     return adjusted
 
 
-def _status(p: float, n_null: int, least: float) -> tuple[Literal["significant", "not significant", "inconclusive"], str]:
+def _status(p: float, n_null: int, least: float) -> tuple[Judged, str]:
     """Status at .05 of a p or q, where ``least`` is the smallest p that a decision may hang on."""
     if p <= ALPHA:
         return "significant", ""
@@ -314,17 +318,15 @@ def _provenance(analysis: Analysis, data: Data, seed: int) -> dict[str, str]:
     return dict(data.provenance) | {
         "role": "confirmatory" if data.confirmatory else "exploratory",
         "family": analysis.family,
+        "question": analysis.question,
+        "null": analysis.null.text,
+        "assumptions": "; ".join(analysis.assumptions),
+        "citation": analysis.citation,
         "inputs": digest_of([arrays, labels])[:16],
         "declaration": digest_of(canonical_json([analysis.name, analysis.null, analysis.headline]))[:16],
         "seed": str(seed),
         "code_version": code_version(),
     }
-
-
-def _without(
-    analysis: Analysis, data: Data, status: Literal["invalid", "skipped"], reason: str, provenance: Mapping[str, str]
-) -> Finding:
-    return _empty(analysis.name, data.subject, status, reason, provenance)
 
 
 def _empty(

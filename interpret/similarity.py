@@ -9,6 +9,8 @@ Legend: N rows, D and E features.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from neurofmx.interpret.runner import Data, Measured
@@ -75,10 +77,10 @@ def hsic(x: np.ndarray, z: np.ndarray) -> float:
         z: (N, E).
     """
     n = len(x)
-    k, l = np.square(x).sum(1), np.square(z).sum(1)
+    k, own = np.square(x).sum(1), np.square(z).sum(1)
     sum_x, sum_z = x.sum(0), z.sum(0)
-    trace = np.square(x.T @ z).sum() - k @ l
-    rows_x, rows_z = x @ sum_x - k, z @ sum_z - l
+    trace = np.square(x.T @ z).sum() - k @ own
+    rows_x, rows_z = x @ sum_x - k, z @ sum_z - own
     total = rows_x.sum() * rows_z.sum() / ((n - 1) * (n - 2))
     return float((trace + total - 2 * (rows_x @ rows_z) / (n - 2)) / (n * (n - 3)))
 
@@ -93,15 +95,15 @@ def biased_cka(x: np.ndarray, z: np.ndarray) -> float:
 def _shifted_hsic(x: np.ndarray, z: np.ndarray, index: np.ndarray) -> np.ndarray:
     """(S,) `hsic` of x with the rows of z in each of the orders ``index`` (S, N); float32 products, float64 sums."""
     n = len(x)
-    k, l = np.square(x).sum(1, dtype=np.float64), np.square(z).sum(1, dtype=np.float64)
-    rows_x, rows_z = x @ x.sum(0) - k, z @ z.sum(0) - l
+    k, own = np.square(x).sum(1, dtype=np.float64), np.square(z).sum(1, dtype=np.float64)
+    rows_x, rows_z = x @ x.sum(0) - k, z @ z.sum(0) - own
     total = rows_x.sum() * rows_z.sum() / ((n - 1) * (n - 2))
     found = np.empty(len(index))
     for i in range(0, len(index), CHUNK):
         part = index[i : i + CHUNK]
         moved = z[part].transpose(1, 0, 2).reshape(n, -1)  # (N, S E)
         cross = np.square(x.T @ moved).sum(0, dtype=np.float64).reshape(len(part), -1).sum(1)
-        found[i : i + CHUNK] = cross - l[part] @ k + total - 2 * (rows_z[part] @ rows_x) / (n - 2)
+        found[i : i + CHUNK] = cross - own[part] @ k + total - 2 * (rows_z[part] @ rows_x) / (n - 2)
     return found / (n * (n - 3))
 
 
@@ -125,6 +127,4 @@ def _per_network(data: Data) -> np.ndarray:
 
 
 def _with(data: Data, arrays: dict[str, np.ndarray]) -> Data:
-    from dataclasses import replace
-
     return replace(data, arrays=arrays)

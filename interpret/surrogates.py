@@ -3,7 +3,7 @@
 Shuffling single bins of a time series breaks its autocorrelation and calls independent series related (false
 positive rate .70 for two AR(.98) series, against .09 of circular shifts): bins are never shuffled here.
 
-Legend: N rows, S surrogates.
+Legend: N rows, S surrogates, U resampling units.
 """
 
 from __future__ import annotations
@@ -47,6 +47,23 @@ def surrogate_rows(session: np.ndarray, rng: np.random.Generator, n: int, *, ord
 def _shifts(size: int) -> np.ndarray:
     least = max(1, int(LEAST_SHARE * size))
     return np.arange(least, size - least + 1) if size > 2 * least else np.arange(1, max(2, size))
+
+
+def sign_flips(units: int, rng: np.random.Generator, n: int) -> np.ndarray:
+    """Swaps the two sides of a paired difference in some of its resampling units.
+
+    Args:
+        units: U.
+        rng: source of the draws.
+        n: how many are wanted.
+
+    Returns:
+        (S, U) of 1 and -1: every set of swaps but the empty one where those are at most ``n``, else ``n`` drawn.
+        Few units thus give a coarse null, and a finding that says so, instead of repeats that hide it.
+    """
+    if 2**units - 1 > n:
+        return rng.choice([-1.0, 1.0], size=(n, units))
+    return 1.0 - 2.0 * ((np.arange(1, 2**units)[:, None] >> np.arange(units)) & 1)
 
 
 def correlation_rows(series: np.ndarray) -> float:

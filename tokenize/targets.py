@@ -117,7 +117,7 @@ def continuous_target(
         mask = np.logical_and(mask, _path_speed(y, mask, dt_s) > spec.min_speed)
     if spec.within:
         epochs = _intervals(recording, spec.within)
-        keep = _kept(epochs, spec.where, spec.within)
+        keep = kept_rows(epochs, spec.where, spec.within)
         spans = np.stack([epochs.start_s[keep], epochs.stop_s[keep]], axis=1)
         mask = np.logical_and(mask, _inside(spans, t0_s, dt_s, n_bins))
     return np.where(mask[:, None], y, 0.0).astype(np.float32), mask
@@ -141,7 +141,7 @@ def trial_target(recording: Recording, spec: TargetSpec) -> tuple[np.ndarray, np
     trials = _intervals(recording, spec.stream)
     labels = _labels(trials, spec)
     times = _align(trials, spec)
-    keep = _kept(trials, spec.where, spec.stream) & np.isfinite(times) & (labels != "")
+    keep = kept_rows(trials, spec.where, spec.stream) & np.isfinite(times) & (labels != "")
     classes = spec.classes or tuple(sorted(set(labels[keep].tolist())))
     keep &= np.isin(labels, classes)
     if not keep.any():
@@ -203,7 +203,8 @@ def _align(trials: Intervals, spec: TargetSpec) -> np.ndarray:
     return _column(trials, spec.align, spec.stream).astype(np.float64)
 
 
-def _kept(rows: Intervals, where: tuple[Where, ...], stream: str) -> np.ndarray:
+def kept_rows(rows: Intervals, where: tuple[Where, ...], stream: str) -> np.ndarray:
+    """(N,) bool: the rows of an Intervals stream that every filter keeps; ``stream`` names it in messages."""
     keep = np.ones(len(rows.start_s), dtype=bool)
     for w in where:
         column = _column(rows, w.column, stream)

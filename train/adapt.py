@@ -138,7 +138,9 @@ def _carry_over(trained: Trained, model: NeuroFMX, feed: Feed, data: Mapping[str
         info = trained.tasks[name]
         if (info.kind, info.names) != (task.kind, task.names):
             raise ConfigError(
-                f"task {name!r}", got=f"{task.kind} {task.names}", expected=f"{info.kind} {info.names}, as it was trained"
+                f"task {name!r}",
+                got=f"{task.kind} {task.names}",
+                expected=f"{info.kind} {info.names}, as it was trained",
             )
         model.heads[model.rows_of_tasks[name]].load_state_dict(old.heads[old.rows_of_tasks[name]].state_dict())
 

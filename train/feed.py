@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -33,9 +34,13 @@ class Vocabulary:
     recordings: tuple[str, ...]
     shared: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_row", {key: row for row, key in enumerate(self.channels)})
-        object.__setattr__(self, "_recording", {key: row for row, key in enumerate(self.recordings)})
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {key: row for row, key in enumerate(self.channels)}
+
+    @cached_property
+    def _recording(self) -> dict[str, int]:
+        return {key: row for row, key in enumerate(self.recordings)}
 
     def key(self, recording: str, modality: str, channel: str) -> str:
         """The key of one channel.

@@ -126,7 +126,7 @@ def fit(
         MalformedFile: a checkpoint of this run is damaged.
     """
     began = time.monotonic()
-    run_id = digest_of([VERSION, recipe, data_digest(data), fold])[:16]
+    run_id = _run_id(recipe, data, fold)
     path = Path(out) / run_id
     path.mkdir(parents=True, exist_ok=True)
     if not resume:
@@ -145,6 +145,16 @@ def fit(
     )
     _write_result(result)
     return result
+
+
+def finished(recipe: Recipe, data: Mapping[str, TaskData], fold: int | None, out: Path) -> RunResult | None:
+    """The result of a run that is over, or None where there is none yet."""
+    path = Path(out) / _run_id(recipe, data, fold)
+    return _read_result(path) if (path / "run.json").exists() else None
+
+
+def _run_id(recipe: Recipe, data: Mapping[str, TaskData], fold: int | None) -> str:
+    return digest_of([VERSION, recipe, data_digest(data), fold])[:16]
 
 
 def untrained(recipe: Recipe, data: Mapping[str, TaskData], *, fold: int | None = None) -> Trained:

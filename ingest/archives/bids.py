@@ -98,6 +98,8 @@ def _belongs(other: str, primary: PurePosixPath, wanted: dict[str, str]) -> bool
     if path.parts[0] == "derivatives":
         has.pop("desc", None)
         return stem.endswith("_mask") and has.get("sub") == wanted["sub"] and has.items() <= wanted.items()
+    if stem.endswith(("_electrodes", "_coordsystem")):
+        has.pop("space", None)  # says in which space positions are, not which run they belong to
     if stem == split(primary.name)[0]:
         return path.parent == primary.parent
     if not has or not has.items() <= wanted.items() or path.parent not in primary.parents:

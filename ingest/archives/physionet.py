@@ -97,10 +97,18 @@ def _wfdb_files(base: str, record: str, annotators: tuple[str, ...], sums: Mappi
     lines = [line for line in read_text(f"{base}/{record}.hea").splitlines() if line.strip() and line[0] != "#"]
     if not lines or not lines[0].split()[0].startswith(PurePosixPath(record).name):
         raise MalformedFile(f"{base}/{record}.hea", got=lines[0][:60] if lines else "nothing", expected="a WFDB header")
+    segments = lines[0].split()[0].partition("/")[2]
+    if segments:  # each segment is a record of its own; "~" is a gap
+        parts = dict.fromkeys(line.split()[0] for line in lines[1 : 1 + int(segments)] if line[0] != "~")
+        inner = [file for part in parts for file in _wfdb_files(base, str(folder / part), (), sums)]
+        return [*dict.fromkeys([f"{record}.hea", *inner]), *_notes(record, annotators, sums)]
     count = int(lines[0].split()[1].partition("/")[0])
     signals = dict.fromkeys(str(folder / line.split()[0]) for line in lines[1 : 1 + count] if line[0] != "~")
-    notes = [f"{record}.{name}" for name in annotators if f"{record}.{name}" in sums]
-    return [f"{record}.hea", *signals, *notes]
+    return [f"{record}.hea", *signals, *_notes(record, annotators, sums)]
+
+
+def _notes(record: str, annotators: tuple[str, ...], sums: Mapping[str, str]) -> list[str]:
+    return [f"{record}.{name}" for name in annotators if f"{record}.{name}" in sums]
 
 
 def _file(base: str, path: str, sums: Mapping[str, str]) -> RemoteFile:

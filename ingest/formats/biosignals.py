@@ -73,8 +73,8 @@ def scalp(labels: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray | None]:
         labels: as a file has them, such as ``Fc5.`` or ``EEG Fp1-LE``.
 
     Returns:
-        The names; and (C, 3) um on the template head of MNE's standard_1005 montage, NaN where a name is not of
-        the system (a bipolar pair is not), or None where none is.
+        The names; and (C, 3) um on the template head of MNE's colin27_1005 montage, NaN where a name is not of the
+        10-05 system (a bipolar pair is not), or None where none is.
     """
     names, places = [], []
     for label in labels:
@@ -127,5 +127,5 @@ def _montage() -> dict[str, tuple[str, tuple[float, float, float]]]:
     """Name in lower case -> name and place in um."""
     import mne
 
-    places = mne.channels.make_standard_montage("standard_1005").get_positions()["ch_pos"]
+    places = mne.channels.make_standard_montage("colin27_1005").get_positions()["ch_pos"]
     return {name.lower(): (name, tuple(np.asarray(place) * 1e6)) for name, place in places.items()}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from neurofmx.errors import MalformedFile
-from neurofmx.ingest.formats import biosignals, spans
+from neurofmx.ingest.formats import biosignals
 from neurofmx.ingest.formats.assemble import assemble
 from neurofmx.ingest.formats.edf_header import Header, Signal, read_header
 from neurofmx.ingest.sessions import Session
@@ -40,22 +40,8 @@ def read(root: Path, session: Session, files: tuple[RawFile, ...]) -> Recording:
     notes = [f"the file says: {header.kind}", *header.notes]
     records = np.memmap(path, np.uint8, "r", header.start, (header.records, header.record_bytes))
     onsets, marks = _annotations(header, records, name)
-    steps = np.diff(onsets) - header.record_s
-    gaps = np.flatnonzero(np.abs(steps) > 0.5 * header.record_s / max((s.samples for s in header.signals), default=1))
-    if np.any(steps[gaps] < 0):
-        at = int(gaps[np.argmax(steps[gaps] < 0)])
-        raise MalformedFile(
-            f"records of {name}", got=f"record {at + 1} at {onsets[at + 1]:g} s, inside the one before it",
-            expected=f"records of {header.record_s:g} s one after another",
-        )  # fmt: skip
-    if len(gaps):
-        notes.append(f"{len(gaps)} gaps between records, {steps[gaps].sum():g} s in all: stated, not filled")
-        if not header.kind.endswith("D"):
-            notes.append(f"{header.kind} means that there are none: the records' own onsets were taken")
-    ends = np.stack([onsets, onsets + header.record_s], axis=1)
-    borders = np.concatenate([[0], gaps + 1, [header.records]]).astype(int)
-    valid = np.array([[ends[a, 0], ends[b - 1, 1]] for a, b in zip(borders[:-1], borders[1:]) if b > a]).reshape(-1, 2)
-    streams = _signals(header, records, onsets, valid, len(gaps) > 0, notes)
+    valid = _valid(header, onsets, name, notes)
+    streams = _signals(header, records, onsets, valid, notes)
     if marks:
         streams["trials"] = Intervals(
             start_s=np.array([start for start, _, _ in marks]),
@@ -68,13 +54,38 @@ def read(root: Path, session: Session, files: tuple[RawFile, ...]) -> Recording:
     return assemble(session, files, streams, subject=who, notes=notes)
 
 
+def _valid(header: Header, onsets: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
+    """(K, 2) seconds of the records, those that follow one another joined.
+
+    Raises:
+        MalformedFile: a record begins inside the one before it.
+    """
+    if not header.record_s:  # annotations alone
+        return np.array([[onsets.min(), onsets.max()]])
+    fastest = max((s.samples for s in header.signals if not s.is_annotations), default=1)
+    late = np.diff(onsets) - header.record_s
+    apart = np.flatnonzero(np.abs(late) > 0.5 * header.record_s / max(fastest, 1))
+    if np.any(late[apart] < 0):
+        at = int(apart[np.argmax(late[apart] < 0)]) + 1
+        raise MalformedFile(
+            f"record {at} of {name}", got=f"a start at {onsets[at]:g} s, inside the record before it",
+            expected=f"{header.record_s:g} s or more between records",
+        )  # fmt: skip
+    if len(apart):
+        notes.append(f"{len(apart)} gaps between records, {late[apart].sum():g} s in all: stated, not filled")
+        if not header.kind.endswith("D"):
+            notes.append(f"{header.kind} means that there are none: the records' own onsets were taken")
+    first, last = np.append(0, apart + 1), np.append(apart, header.records - 1)
+    return np.stack([onsets[first], onsets[last] + header.record_s], axis=1)
+
+
 def _signals(
-    header: Header, records: np.ndarray, onsets: np.ndarray, valid: np.ndarray, gaps: bool, notes: list[str]
+    header: Header, records: np.ndarray, onsets: np.ndarray, valid: np.ndarray, notes: list[str]
 ) -> dict[str, Stream]:
     """Signals of one kind, rate and unit side by side in one stream."""
     groups: dict[tuple[str, float, str], list[tuple[Signal, float]]] = {}
     for signal in header.signals:
-        if signal.is_annotations or not header.records:
+        if signal.is_annotations:
             continue
         if not signal.samples or not np.isfinite(signal.gain):
             notes.append(f"{signal.label}: left out, no samples or no physical range")
@@ -83,6 +94,7 @@ def _signals(
         factor, unit = biosignals.scaled(kind, signal.unit)
         groups.setdefault((kind, signal.samples / header.record_s, unit), []).append((signal, factor))
     found: dict[str, Stream] = {}
+    gaps = len(valid) > 1
     for name, ((kind, rate, unit), members) in zip(biosignals.stream_names(list(groups)), groups.items()):
         per_record = members[0][0].samples
         values = np.empty((header.records * per_record, len(members)), np.float32)
@@ -110,9 +122,9 @@ def _said(name: str, members: list[tuple[Signal, float]], placed: bool, unit: st
     said = []
     filters = {signal.prefilter for signal, _ in members if signal.prefilter}
     if filters:
-        said.append(f"{name}: filtered before it was stored, {'; '.join(sorted(filters))}")
+        said.append(f"{name}: the prefilter field says {'; '.join(sorted(filters))[:240]}")
     if placed:
-        said.append(f"{name}: positions of the standard_1005 template of MNE, not measured on this head")
+        said.append(f"{name}: positions of MNE's 10-05 template head, not measured on this head")
     if unit == "a.u.":
         said.append(f"{name}: the file states no unit")
     if name.startswith(biosignals.UNKNOWN):

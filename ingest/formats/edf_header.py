@@ -110,6 +110,8 @@ def read_header(path: Path, name: str) -> Header:
                             expected="a duration and samples")  # fmt: skip
     stated = _whole(fixed[236:244], "number of records", name)
     records, notes = _records(path, name, stated, start, record_bytes)
+    if records < 1:
+        raise MalformedFile(name, got="no data record", expected="at least one")
     plus = fixed[192:197].decode("latin-1")
     kind = plus if plus in ("EDF+C", "EDF+D", "BDF+C", "BDF+D") else "EDF" if width == 2 else "BDF"
     patient = fixed[8:88].decode("latin-1").split()

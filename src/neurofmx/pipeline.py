@@ -233,46 +233,54 @@ def _trained_sets(
     found = []
     for number, together in enumerate(training_sets(data)):
         folds = sorted({int(f) for d in together.values() for r in d.recordings for f in np.unique(r.fold) if f >= 0})
-        runs = {}
-        for fold in folds:
-            runs[fold] = _train_one(lake, recipe, together, fold, snapshot, number, on)
+        runs = _train_set(lake, recipe, together, folds, snapshot, number, on)
         found.append(TrainingSet(data=together, runs=runs))
     return recipe, snapshot, tasks, found
 
 
-def _train_one(
-    lake: Lake, recipe: Recipe, data: dict[str, TaskData], fold: int, snapshot: str, number: int, on: OnProgress
-) -> dict[str, Any]:
-    from neurofmx.train.loop import StepReport, fit
+def _train_set(
+    lake: Lake,
+    recipe: Recipe,
+    data: dict[str, TaskData],
+    folds: list[int],
+    snapshot: str,
+    number: int,
+    on: OnProgress,
+) -> dict[int, dict[str, Any]]:
+    """One network a fold, with its row in ``runs`` and its lineage; what is there already stays as it was written."""
+    from neurofmx.train.folds import fit_folds
 
-    def tell(report: StepReport) -> None:
-        on(f"train set {number + 1}, fold {fold}", report.step, report.steps)
+    def tell(fold: int, step: int, steps: int) -> None:
+        on(f"train set {number + 1}, fold {fold}", step, steps)
 
-    result = fit(recipe, data, fold=fold, out=lake.root / "runs", callbacks=[tell])
-    known = catalog.rows(lake, "runs", result.run_id)
-    if known:
-        return known[0]
+    rows = {}
     recordings = sorted({r.recording for d in data.values() for r in d.recordings})
-    row = {
-        "run_id": result.run_id, "recipe": recipe.name, "recipe_digest": recipe.digest(),
-        "recipe_json": canonical_json(recipe), "fold": fold, "seed": recipe.seed, "snapshot": snapshot,
-        "tasks": sorted(data), "recordings": recordings, "path": str(result.path.relative_to(lake.root)),
-        "steps": result.steps, "parameters": _parameters(result.path), "best_valid": result.best_valid,
-        "seconds": result.seconds, "history": json.dumps([dict(h) for h in result.history]),
-        "code_version": code_version(), "started_at": now(),
-    }  # fmt: skip
-    catalog.put(lake, "runs", result.run_id, [row])
-    catalog.put(
-        lake,
-        "lineage",
-        result.run_id,
-        [
-            {"child": result.run_id, "child_kind": "run", "parent": r, "parent_kind": "recording",
-             "detail": canonical_json({"digest": lake.recording_digest(r)})}
-            for r in recordings
-        ],
-    )  # fmt: skip
-    return row
+    for fold, result in fit_folds(recipe, data, folds, out=lake.root / "runs", on=tell).items():
+        tell(fold, recipe.optim.steps, recipe.optim.steps)
+        known = catalog.rows(lake, "runs", result.run_id)
+        if known:
+            rows[fold] = known[0]
+            continue
+        rows[fold] = {
+            "run_id": result.run_id, "recipe": recipe.name, "recipe_digest": recipe.digest(),
+            "recipe_json": canonical_json(recipe), "fold": fold, "seed": recipe.seed, "snapshot": snapshot,
+            "tasks": sorted(data), "recordings": recordings, "path": str(result.path.relative_to(lake.root)),
+            "steps": result.steps, "parameters": _parameters(result.path), "best_valid": result.best_valid,
+            "seconds": result.seconds, "history": json.dumps([dict(h) for h in result.history]),
+            "code_version": code_version(), "started_at": now(),
+        }  # fmt: skip
+        catalog.put(lake, "runs", result.run_id, [rows[fold]])
+        catalog.put(
+            lake,
+            "lineage",
+            result.run_id,
+            [
+                {"child": result.run_id, "child_kind": "run", "parent": r, "parent_kind": "recording",
+                 "detail": canonical_json({"digest": lake.recording_digest(r)})}
+                for r in recordings
+            ],
+        )  # fmt: skip
+    return rows
 
 
 def _parameters(path: Path) -> int:

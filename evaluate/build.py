@@ -1,0 +1,319 @@
+"""From a task and recordings to windows with folds: every border is a pure function of names, so none ever moves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from neurofmx import catalog, groups
+from neurofmx.errors import ConfigError, Leakage, NotThere
+from neurofmx.evaluate.spec import TaskSpec
+from neurofmx.ingest.formats import spans
+from neurofmx.lake import Lake
+from neurofmx.splits import SALT, Block, block_folds, check_blocks, group_fold
+from neurofmx.tokenize.catalog import spec as token_spec
+from neurofmx.tokenize.grid import stream_of, tokenize
+from neurofmx.tokenize.targets import kept_rows, target_names, trial_target
+from neurofmx.tokenize.windows import RecordingWindows, TaskData, continuous_windows, trial_windows
+from neurofmx.types import Channels, Intervals, Recording, TokenGrid, TokenSpec
+
+Grids = Callable[[Recording, TokenSpec, str], TokenGrid]
+PHASES = "phases"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A task's windows and what became of the recordings that do not fit.
+
+    Args:
+        data: the windows.
+        splits: recording -> its rows of table ``splits``.
+        left_out: recording -> why it has no windows.
+    """
+
+    data: TaskData
+    splits: Mapping[str, list[dict[str, Any]]]
+    left_out: Mapping[str, str]
+
+
+def task_data(task: TaskSpec, lake: Lake, *, recordings: Iterable[str] | None = None) -> TaskData:
+    """The windows of a task over the recordings of a lake; its split rows are stored, old ones stay as they are.
+
+    A recording that does not fit is left out, with the reason in table ``checks`` (stage ``task``).
+
+    Args:
+        task: what to build.
+        lake: holds the recordings and their tokens.
+        recordings: only these ids; all that the task chooses if None.
+
+    Raises:
+        NotThere: no recording of the lake fits.
+        Leakage: a stored split row would change, or two folds would overlap.
+    """
+    rows = [r for r in catalog.rows(lake, "recordings") if task.where.holds(r)]
+    if recordings is not None:
+        rows = [r for r in rows if r["recording_id"] in set(recordings)]
+    ids = sorted(r["recording_id"] for r in rows)
+
+    def grid(recording: Recording, spec: TokenSpec, stream: str) -> TokenGrid:
+        only = spec.stored and [s.modality for s in recording.streams.values()].count(spec.modality) == 1
+        if only and lake.has_tokens(recording.id, spec):
+            return lake.tokens(recording.id, spec)
+        return tokenize(recording, spec, stream=stream)
+
+    built = build(task, (lake.recording(i) for i in ids), grid)
+    for recording in ids:
+        _store(lake, task, recording, built)
+    return built.data
+
+
+def task_data_of(task: TaskSpec, recordings: Sequence[Recording]) -> TaskData:
+    """The windows of a task over open recordings, without a lake.
+
+    Raises:
+        NotThere: none of them fits.
+    """
+    return build(task, recordings).data
+
+
+def build(task: TaskSpec, recordings: Iterable[Recording], grid: Grids | None = None) -> Built:
+    """Windows, split rows and reasons of a task over recordings.
+
+    Args:
+        task: what to build.
+        recordings: open recordings, read one after the other.
+        grid: makes or reads the tokens of one stream; tokenizes on the fly if None.
+
+    Raises:
+        NotThere: none of the recordings fits; the message says why each does not.
+        Leakage: two folds would overlap.
+    """
+    windows, splits, left_out = [], {}, {}
+    names: tuple[str, ...] = ()
+    fields: dict[str, tuple[str, ...]] = {}
+    for recording in recordings:
+        rid = str(recording.id)
+        try:
+            phased = with_phases(recording, task)
+            grids = _grids(task, phased, grid or (lambda r, s, stream: tokenize(r, s, stream=stream)))
+            own, splits[rid] = _windows(task, phased, grids)
+            found = target_names(phased, task.target)
+            if names and found != names:
+                raise ConfigError(f"target of {rid}", got=str(found[:8]), expected=str(names[:8]))
+        except ConfigError as error:  # a stream, channel, class or length that this recording lacks
+            splits.pop(rid, None)
+            left_out[rid] = str(error)
+            continue
+        names, fields = found, {m: g.fields for m, g in grids.items()}
+        windows.append(own)
+    if not windows:
+        raise NotThere(f"recordings for task {task.name}", got="; ".join(f"{k}: {v}" for k, v in left_out.items()) or "none")
+    data = TaskData(name=task.name, kind=task.target.kind, names=names, recordings=tuple(windows), fields=fields)
+    return Built(data=data, splits=splits, left_out=left_out)
+
+
+def with_phases(recording: Recording, task: TaskSpec) -> Recording:
+    """The recording with the stream ``phases``: one row for each phase of each trial, other columns repeated."""
+    if not task.phases:
+        return recording
+    trials = recording.stream(task.phases_of)
+    if not isinstance(trials, Intervals):
+        raise ConfigError(f"stream {task.phases_of!r} of {recording.id}", got="no Intervals", expected="trials")
+    starts, labels = [], []
+    for phase in task.phases:
+        if phase.align in ("start_s", "stop_s"):
+            at = getattr(trials, phase.align)
+        elif phase.align in trials.columns:
+            at = np.asarray(trials.columns[phase.align], dtype=np.float64)
+        else:
+            raise ConfigError(f"column {phase.align!r} of {task.phases_of!r}", expected=f"one of {sorted(trials.columns)}")
+        starts.append(at + phase.offset_s)
+        labels.append(np.full(len(at), phase.label))
+    n = len(task.phases)
+    columns = {k: np.tile(np.asarray(v), n) for k, v in trials.columns.items()} | {"phase": np.concatenate(labels)}
+    columns |= {"trial": np.tile(np.arange(len(trials.start_s)), n)}
+    start = np.concatenate(starts)
+    known = np.isfinite(start)
+    phases = Intervals(
+        start_s=start[known],
+        stop_s=start[known] + task.target.duration_s,
+        columns={k: v[known] for k, v in columns.items()},
+        modality=PHASES,
+        valid=trials.valid,
+    )
+    return replace(recording, streams={**recording.streams, PHASES: phases})
+
+
+def _grids(task: TaskSpec, recording: Recording, grid: Grids) -> dict[str, TokenGrid]:
+    """Input as the network calls it -> tokens on the task's bins."""
+    found = {}
+    for (name, row), key in zip(task.inputs.items(), task.spec_of):
+        spec = token_spec(row, bin_s=task.bin_s)
+        stream = name if name in recording.streams else stream_of(recording, spec)
+        tokens = grid(recording, spec, stream)
+        if task.standardise:
+            tokens = standardised(tokens)
+        if task.split == "recordings":
+            # "channel 3" of another dataset is another place
+            ids = tuple(f"{recording.id.dataset}/{i}" for i in tokens.channels.ids)
+            tokens = replace(tokens, channels=Channels(ids=ids, regions=tokens.channels.regions))
+        found[key] = tokens
+    return found
+
+
+def standardised(grid: TokenGrid) -> TokenGrid:
+    """Every channel and field with mean 0 and deviation 1 over its real bins: no label is looked at."""
+    real = grid.mask[..., None]
+    n = np.maximum(real.sum(axis=0), 1)
+    values = grid.values.astype(np.float64)
+    mean = (values * real).sum(axis=0) / n
+    deviation = np.sqrt((np.square(values - mean) * real).sum(axis=0) / n)
+    scaled = (values - mean) / np.where(deviation > 1e-9, deviation, 1.0)
+    return replace(grid, values=np.where(real, scaled, 0.0).astype(np.float32))
+
+
+def _windows(
+    task: TaskSpec, recording: Recording, grids: dict[str, TokenGrid]
+) -> tuple[RecordingWindows, list[dict[str, Any]]]:
+    rid, target = str(recording.id), task.target
+    if task.split == "recordings":
+        about = groups.recording_row(recording)
+        unit = held_together(about, "subject_id") if task.unit == "subject" else rid
+        fold = group_fold(held_together(about, task.group), n_folds=task.n_folds)
+        blocks = [Block(start_s=recording.domain_s[0], stop_s=recording.domain_s[1], fold=fold, unit=unit)]
+    elif task.split == "blocks":
+        blocks = block_folds(
+            rid, used_time(task, recording), n_blocks=task.n_blocks, n_folds=task.n_folds, guard_s=task.guard_s
+        )
+    elif target.kind == "continuous":
+        raise ConfigError(f"split of task {task.name}", got="trial_groups", expected="blocks for a continuous target")
+    else:
+        return _grouped(task, recording, grids)
+    check_blocks(blocks, what=rid)
+    if target.kind == "continuous":
+        bins = max(1, round(task.window_s / task.bin_s))
+        windows = continuous_windows(grids, target, recording, blocks, window_bins=bins)
+    else:
+        windows = trial_windows(grids, target, recording, blocks)
+    if not np.any(windows.fold >= 0):
+        raise ConfigError(f"windows of {rid}", got="none inside a fold with a known target", expected="at least one")
+    group = held_together(groups.recording_row(recording), task.group) if task.split == "recordings" else ""
+    return windows, [_row(task, recording, b.start_s, b.stop_s, b.fold, b.unit, group) for b in blocks]
+
+
+def _grouped(
+    task: TaskSpec, recording: Recording, grids: dict[str, TokenGrid]
+) -> tuple[RecordingWindows, list[dict[str, Any]]]:
+    rid = str(recording.id)
+    folds = deal_groups(rid, trial_target(recording, task.target)[3].tolist(), task.n_folds)
+    windows = trial_windows(grids, task.target, recording, folds=folds)
+    if not len(windows):
+        raise ConfigError(f"windows of {rid}", got="none inside the recording", expected="at least one")
+    length = windows.dt_s * next(iter(windows.values.values())).shape[1]
+    rows = [
+        _row(task, recording, float(s), float(s) + length - 1e-9, int(f), str(u), str(u))
+        for s, f, u in zip(windows.start_s, windows.fold, windows.unit)
+    ]
+    check_blocks(
+        [Block(start_s=r["start_s"], stop_s=r["stop_s"], fold=r["fold"], unit=r["unit"]) for r in rows], what=rid
+    )
+    return windows, rows
+
+
+def deal_groups(recording: str, groups: Iterable[str], n_folds: int) -> dict[str, int]:
+    """Group of trials -> fold: groups in an order hashed from recording and name, dealt one after the other.
+
+    Every fold gets as many groups as any other, give or take one; nothing depends on another recording.
+    """
+    ordered = sorted(set(groups), key=lambda g: hashlib.sha256(f"{SALT}|{recording}|{g}".encode()).hexdigest())
+    return {group: rank % n_folds for rank, group in enumerate(ordered)}
+
+
+def held_together(row: Mapping[str, Any], group: str) -> str:
+    """Name of what a recording is held out with; the dataset's version is no part of it, so that none moves.
+
+    Args:
+        row: archive, dataset, name, subject_id and session, as in table ``recordings``.
+        group: ``subject_id``, ``session``, or ``""`` for the recording alone.
+    """
+    dataset = f"{row['archive']}:{row['dataset']}"
+    subject = f"{dataset}/{row['subject_id']}"
+    names = {"": f"{dataset}/{row['name']}", "subject_id": subject, "session": f"{subject}/{row['session']}"}
+    if group not in names:
+        raise ConfigError("group of a split", got=group, expected="subject_id, session or nothing")
+    return names[group]
+
+
+
+
+def used_time(task: TaskSpec, recording: Recording) -> np.ndarray:
+    """(K, 2) seconds that blocks are cut from: where all inputs and the target are valid, or from first to last trial."""
+    target = task.target
+    if target.kind == "class":
+        start = trial_target(recording, target)[0]
+        # half a bin on either side: a window begins at the nearest edge of a bin
+        return np.array([[start[0] - task.bin_s, start[-1] + target.duration_s + task.bin_s]])
+    sets = [recording.stream(target.stream).valid]
+    for name, row in task.inputs.items():
+        spec = token_spec(row)
+        sets.append(recording.stream(name if name in recording.streams else stream_of(recording, spec)).valid)
+    if target.within:
+        epochs = recording.stream(target.within)
+        if not isinstance(epochs, Intervals):
+            raise ConfigError(f"stream {target.within!r} of {recording.id}", got="no Intervals", expected="epochs")
+        keep = kept_rows(epochs, target.where, target.within)
+        sets.append(spans.merged(np.stack([epochs.start_s[keep], epochs.stop_s[keep]], axis=1)))
+    owner = np.repeat(np.arange(len(sets)), [len(s) for s in sets])
+    used = spans.common(np.concatenate(sets), owner, len(sets))
+    if not len(used):
+        raise ConfigError(f"time of {recording.id}", got="no second in which inputs and target are valid", expected="some")
+    return used
+
+
+def _row(
+    task: TaskSpec, recording: Recording, start_s: float, stop_s: float, fold: int, unit: str, group: str
+) -> dict[str, Any]:
+    return {
+        "split_id": task.split_id(), "task": task.name, "recording_id": str(recording.id),
+        "subject_id": recording.subject.id, "group_name": group, "unit": unit, "fold": fold, "start_s": start_s,
+        "stop_s": stop_s,
+    }  # fmt: skip
+
+
+def _store(lake: Lake, task: TaskSpec, recording: str, built: Built) -> None:
+    """Adds the split rows of one recording, and the reason if it was left out."""
+    reason = built.left_out.get(recording)
+    if reason is not None:
+        row = {"recording_id": recording, "stage": "task", "check_name": task.name, "passed": False,
+               "severity": "warn", "evidence": f"left out: {reason}"}  # fmt: skip
+        catalog.put(lake, "checks", f"{recording}|task|{task.name}", [row])
+        return
+    catalog.drop(lake, "checks", f"{recording}|task|{task.name}")
+    add_split_rows(lake, f"{task.name}|{task.split_id()}|{recording}", built.splits[recording])
+
+
+def add_split_rows(lake: Lake, key: str, rows: list[dict[str, Any]]) -> None:
+    """Stores split rows; a row that is there already may not change.
+
+    Raises:
+        Leakage: a stored row is missing now or has another fold, group or unit.
+    """
+
+    def named(listed: list[dict[str, Any]]) -> dict[tuple[float, float], tuple[Any, ...]]:
+        return {(r["start_s"], r["stop_s"]): (r["fold"], r["group_name"], r["unit"]) for r in listed}
+
+    stored, new = named(catalog.rows(lake, "splits", key)), named(rows)
+    moved = [span for span, was in stored.items() if new.get(span) != was]
+    if moved:
+        raise Leakage(
+            f"split rows {key}",
+            got=f"{len(moved)} of {len(stored)} would change, first {moved[0]}: {stored[moved[0]]} -> {new.get(moved[0])}",
+            expected="rows that never move",
+            fix="Give the changed recording a new dataset version, or the changed task a new name.",
+        )
+    if new != stored:
+        catalog.put(lake, "splits", key, rows)

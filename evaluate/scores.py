@@ -1,0 +1,81 @@
+"""Scores as rows of the catalog and as a table that a person reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from neurofmx.lake import now
+from neurofmx.provenance import code_version
+from neurofmx.types import Score
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLOURS = {"better": "green", "worse": "red", "equivalent": "cyan", "undecided": "yellow"}
+
+
+def score_row(score: Score) -> dict[str, Any]:
+    """The row of catalog table ``scores``; a value that is not a number is null there."""
+    row = {f.name: getattr(score, f.name) for f in dataclasses.fields(score)}
+    low, high = row.pop("ci95")
+    delta_low, delta_high = row.pop("delta_ci95")
+    row |= {"ci_low": low, "ci_high": high, "delta_low": delta_low, "delta_high": delta_high}
+    row = {k: None if isinstance(v, float) and v != v else v for k, v in row.items()}
+    return row | {"recordings": list(score.recordings), "code_version": code_version(), "scored_at": now()}
+
+
+def scores_table(scores: Iterable[Score | Mapping[str, Any]]) -> Table:
+    """A table grouped by task: chance first, baselines, then our network in bold with its verdict.
+
+    Args:
+        scores: scores, or rows of catalog table ``scores``.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="scores", title_justify="left", header_style="bold")
+    for name in ("task", "predictor", "metric", "value", "95 % interval", "units", "against the best baseline", "score id"):
+        table.add_column(name, overflow="fold")
+    rows = [score_row(s) if isinstance(s, Score) else dict(s) for s in scores]
+    rows.sort(key=lambda r: (r["task"], *_place(r["predictor"])))
+    before = None
+    for row in rows:
+        if before is not None and row["task"] != before:
+            table.add_section()
+        ours = row["predictor"].startswith("neurofmx")
+        table.add_row(
+            "" if row["task"] == before else row["task"],
+            Text(row["predictor"], style="bold" if row["predictor"] == "neurofmx" else ""),
+            row["metric"],
+            Text(_number(row["value"]), style="bold" if row["predictor"] == "neurofmx" else ""),
+            f"{_number(row['ci_low'])} to {_number(row['ci_high'])}",
+            f"{row['n_units']} {row['unit']}{'s' if row['n_units'] != 1 else ''}",
+            _verdict(row) if ours else Text(""),
+            row["score_id"],
+        )
+        before = row["task"]
+    return table
+
+
+def _place(predictor: str) -> tuple[int, str]:
+    """Chance, controls, baselines, the network untrained, the network."""
+    order = {"chance": 0, "neurofmx untrained": 3, "neurofmx": 4}
+    return order.get(predictor, 1 if predictor.startswith("control") else 2), predictor
+
+
+def _verdict(row: Mapping[str, Any]) -> Any:
+    from rich.text import Text
+
+    text = Text(row["verdict"], style=COLOURS.get(row["verdict"], ""))
+    if row["delta"] is not None:
+        text.append(f" {row['delta']:+.3f} ({row['delta_low']:+.3f} to {row['delta_high']:+.3f}) than {row['baseline']}",
+                    style="default")  # fmt: skip
+    return text
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"

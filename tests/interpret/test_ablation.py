@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neurofmx.interpret import ablation
+from neurofmx.interpret.activations import held_out, initial
+from neurofmx.interpret.catalog import analysis_for
+from neurofmx.interpret.runner import run
+from neurofmx.tokenize.windows import RecordingWindows, TaskData
+from neurofmx.train.checkpoints import Trained, load_trained
+from neurofmx.train.loop import fit
+from neurofmx.train.recipes import OptimConfig, tiny
+
+FOLDS, PER_UNIT, BINS, CHANNELS = 2, 4, 10, 6
+UNITS = 12
+PLANTED = 2
+
+
+def made(kind: str, *, seed: int = 0, recording: str = "sim:a@1/r") -> RecordingWindows:
+    """Windows of white channels, of which one alone carries the target."""
+    rng = np.random.default_rng(seed)
+    n = UNITS * PER_UNIT
+    values = rng.standard_normal((n, BINS, CHANNELS, 1)).astype(np.float32)
+    if kind == "class":
+        target = rng.integers(2, size=n)
+        values[:, :, PLANTED, 0] += 2 * (2 * target[:, None] - 1)
+        known = np.ones(n, dtype=bool)
+    else:
+        target = (values[:, :, PLANTED] + 0.3 * rng.standard_normal((n, BINS, 1))).astype(np.float32)
+        known = np.ones((n, BINS), dtype=bool)
+    unit = np.arange(n) // PER_UNIT
+    return RecordingWindows(
+        recording=recording, values={"lfp": values}, mask={"lfp": np.ones((n, BINS, CHANNELS), bool)},
+        channels={"lfp": tuple(f"c{i}" for i in range(CHANNELS))}, start_s=np.arange(n) * 1.0, dt_s=0.1,
+        target=target, target_mask=known, fold=(unit % FOLDS).astype(np.int8),
+        unit=np.array([f"{recording}#{u}" for u in unit]),
+    )  # fmt: skip
+
+
+def task_of(kind: str, *windows: RecordingWindows) -> TaskData:
+    names = ("no", "yes") if kind == "class" else ("y",)
+    return TaskData(name="task", kind=kind, names=names, recordings=windows, fields={"lfp": ("value",)})  # type: ignore[arg-type]
+
+
+def networks(data: TaskData, out: Path) -> dict[int, Trained]:
+    recipe = replace(tiny(), optim=OptimConfig(steps=20, warmup=2))
+    # the network's validation needs a third fold: the folds alternate, so the other one is cut in two
+    halves = [
+        replace(w, fold=np.where(w.start_s % 24 < 12, w.fold, w.fold + 2).astype(np.int8)) for w in data.recordings
+    ]
+    data = replace(data, recordings=tuple(halves))
+    return {fold: load_trained(fit(recipe, {"task": data}, fold=fold, out=out).path) for fold in range(FOLDS)}
+
+
+@pytest.fixture(scope="module", params=["continuous", "class"])
+def planted(request, tmp_path_factory) -> tuple[TaskData, dict[int, Trained]]:
+    data = task_of(request.param, made(request.param))
+    return data, networks(data, tmp_path_factory.mktemp("runs"))
+
+
+def ablated(data: TaskData, trained: dict[int, Trained]):
+    parts, _ = held_out(data, trained)
+    groups = ablation.channel_groups(data, {})
+    return groups, ablation.ablate_channels(data, trained, parts, groups, seed=0)
+
+
+def test_the_planted_channel_ranks_first_and_the_others_lose_nothing(planted) -> None:
+    data, trained = planted
+    groups, said = ablated(data, trained)
+    assert [g.name for g in groups] == [f"lfp c{i}" for i in range(CHANNELS)]
+    metric = "balanced_accuracy" if data.kind == "class" else "r2"
+    given = said.as_data("task", confirmatory=True, provenance={})
+    found = run(analysis_for("channel_ablation", metric), given, seed=0)
+    drop, p = found.arrays["drop"], found.arrays["p"]
+    assert found.status == "significant" and int(drop.argmax()) == PLANTED and found.value == drop[PLANTED] > 0.3
+    others = np.arange(CHANNELS) != PLANTED
+    assert np.abs(drop[others]).max() < 0.1 and p[others].min() > 0.1
+    assert found.arrays["drop_mean"][PLANTED] > 0.3
+    assert found.ci95[0] > 0.2
+
+
+def test_answers_are_those_that_the_network_gives_to_windows_so_changed(planted) -> None:
+    data, trained = planted
+    parts, _ = held_out(data, trained)
+    part = parts[0]
+    network, windows = trained[part.fold], part.windows
+    batch = network.batch("task", windows, part.rows)
+    partner = np.roll(np.arange(len(part.rows)), 5)
+    said = ablation._swapped(network, "task", batch, [({"lfp": [1, 4]}, partner), ({"lfp": [PLANTED]}, None)])
+    moved = windows.take(part.rows)
+    values = moved.values["lfp"].copy()
+    values[:, :, [1, 4]] = values[partner][:, :, [1, 4]]
+    np.testing.assert_allclose(said[:, 0], network.predict("task", replace(moved, values={"lfp": values})), atol=1e-5)
+    values = moved.values["lfp"].copy()
+    row = network.vocabulary.rows(windows.recording, "lfp", ["c2"])
+    values[:, :, PLANTED] = network.normalisation.mean["lfp"][row]
+    np.testing.assert_allclose(said[:, 1], network.predict("task", replace(moved, values={"lfp": values})), atol=1e-5)
+
+
+def test_a_block_is_replaced_by_what_it_adds_elsewhere(planted) -> None:
+    data, trained = planted
+    parts, _ = held_out(data, trained)
+    said = ablation.ablate_block(data, trained, parts, 0, seed=0)
+    n = len(said.unit)
+    outputs = said.arrays["intact"].shape[1:]
+    assert said.arrays["without"].shape == (n, ablation.EXCHANGES, *outputs)
+    assert said.arrays["turned"].shape == (n, ablation.TURNS, *outputs)
+    given = said.as_data("task", confirmatory=False, provenance={})
+    found = run(analysis_for("block_ablation", "r2"), given, seed=0) if data.kind == "continuous" else None
+    if found is not None:
+        assert len(found.null) == ablation.TURNS and found.status in ("significant", "not significant")
+
+
+def test_pushes_move_the_site_and_nothing_else(planted) -> None:
+    data, trained = planted
+    part = held_out(data, trained)[0][0]
+    network = trained[part.fold]
+    batch = network.batch("task", part.windows, part.rows)
+    before, after = ablation._held(network, "task", batch, ("population", "block.0"))
+    still = ablation._pushed(network, "task", batch, "block.0", [[torch.zeros_like(after[0])]])
+    np.testing.assert_allclose(still[:, 0], network.predict("task", part.windows, part.rows), atol=1e-5)
+    off = ablation._pushed(network, "task", batch, "block.0", [[before[0] - after[0]]])[:, 0]
+    with torch.no_grad():
+        bypassed = network.model(batch, "task", edits={"block.0": lambda tokens: before[0]}).decode.numpy()
+    if data.kind == "continuous":
+        norm = network.normalisation
+        np.testing.assert_allclose(off, bypassed * norm.target_std["task"] + norm.target_mean["task"], atol=1e-4)
+
+
+def test_a_network_that_answers_the_same_to_all_is_invalid(planted) -> None:
+    data, trained = planted
+    dull = {fold: initial(network) for fold, network in trained.items()}  # heads begin at zero, no linear path
+    _, said = ablated(data, dull)
+    found = run(analysis_for("channel_ablation", "r2"), said.as_data("t", confirmatory=True, provenance={}), seed=0) \
+        if data.kind == "continuous" else None  # fmt: skip
+    if found is not None:
+        assert found.status == "invalid" and "reaches the answer" in found.reason
+
+
+def test_groups_are_regions_or_channels_or_stretches() -> None:
+    one, two = made("continuous"), made("continuous", recording="sim:a@1/s")
+    assert len(ablation.channel_groups(task_of("continuous", one, two), {})) == CHANNELS
+    regions = {("sim:a@1/r", "lfp", f"c{i}"): "V1" if i < 4 else "CA1" for i in range(CHANNELS)}
+    groups = ablation.channel_groups(task_of("continuous", one), regions)
+    assert [(g.name, len(g.channels)) for g in groups] == [("lfp V1", 4), ("lfp CA1", 2)]
+    many = replace(one, channels={"lfp": tuple(f"u{i}" for i in range(40))})
+    groups = ablation.channel_groups(task_of("continuous", many), {})
+    assert len(groups) == ablation.MAX_GROUPS and groups[0].name == "lfp u0 to u3"
+    assert sum(len(g.channels) for g in groups) == 40
+    dealt = ablation.random_groups(groups, np.random.default_rng(0))
+    assert [len(g.channels) for g in dealt] == [len(g.channels) for g in groups]
+    assert frozenset().union(*(g.channels for g in dealt)) == frozenset().union(*(g.channels for g in groups))
+
+
+def test_partners_are_other_windows() -> None:
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 10):
+        for partner in ablation._partners(n, 2, rng):
+            assert sorted(partner) == list(range(n)) and (partner != np.arange(n)).all()
