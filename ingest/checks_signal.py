@@ -22,7 +22,9 @@ UNITS = frozenset(
     )
 )  # fmt: skip
 ARBITRARY = ("a.u.", "NU", "1", "count", "counts")
-_SATURATED, _UNKNOWN = 0.005, 0.01  # shares of samples that are worth a warning
+_UNKNOWN = 0.01  # share of unknown samples that is worth a warning
+# an extreme of a free signal is met a few times; a converter's limit again and again
+_SATURATED, _SATURATED_TIMES = 2e-4, 10
 _FAR, _HOPELESS = 4.0, 1000.0  # times outside the band: a wrong unit if one would explain it; wrong in any case
 
 
@@ -212,19 +214,19 @@ def _flat(stream: Samples, seen: Survey) -> Verdict:
 def _saturated(stream: Samples, seen: Survey) -> Verdict:
     if stream.modality not in VOLTAGES:
         return True, "warn", f"not judged: {stream.modality} may rest on one value"
-    moving = seen.high > seen.low
-    share = np.maximum(seen.at_low, seen.at_high) / np.maximum(1, seen.known)
-    stuck = np.flatnonzero(moving & (share > _SATURATED) & (np.maximum(seen.at_low, seen.at_high) >= 8))
-    if len(stuck):
-        worst = int(stuck[np.argmax(share[stuck])])
-        said = (
-            f"{len(stuck)} of {len(moving)} channels rest on their largest or smallest value for more than "
-            f"{_SATURATED:.1%} of the time: {_named(stream, stuck)}; most {share[worst]:.1%}, at "
-            f"{seen.low[worst]:.4g} or {seen.high[worst]:.4g} {stream.unit}"
-        )
-        return False, "warn", said
-    most = float(share[moving].max()) if moving.any() else 0.0
-    return True, "warn", f"at most {most:.2%} of a channel's samples equal its extreme; limit {_SATURATED:.1%}"
+    most = np.where(seen.high > seen.low, np.maximum(seen.at_low, seen.at_high), 0)
+    share = most / np.maximum(1, seen.known)
+    stuck = np.flatnonzero((share > _SATURATED) & (most >= _SATURATED_TIMES))
+    limit = f"; {_SATURATED_TIMES} times and {_SATURATED:.2%} of the time are taken for clipping"
+    if not len(stuck):
+        return True, "warn", f"no channel meets its extreme more than {int(most.max(initial=0)):,} times{limit}"
+    worst = int(stuck[np.argmax(share[stuck])])
+    edge = seen.high[worst] if seen.at_high[worst] >= seen.at_low[worst] else seen.low[worst]
+    said = (
+        f"{len(stuck)} of {len(most)} channels rest on their extreme: {_named(stream, stuck)}; the worst "
+        f"{int(most[worst]):,} times ({share[worst]:.2%}) at {edge:.5g} {stream.unit}{limit}"
+    )
+    return False, "warn", said
 
 
 def _unit(stream: Samples, recording: Recording) -> Verdict:

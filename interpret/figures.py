@@ -305,8 +305,12 @@ def _cell(cell: Mapping[str, Any] | None, x: float, y: float, limit: float) -> M
 
 def short(text: str, most: int = 22) -> str:
     """The last part of a name, cut to fit a label."""
-    last = text.rstrip("/").rsplit("/", 1)[-1]
-    return last if len(last) <= most else f"{last[: most - 1]}…"
+    return cut(text.rstrip("/").rsplit("/", 1)[-1], most)
+
+
+def cut(text: str, most: int) -> str:
+    """A text of at most so many characters, with an ellipsis where something is left out."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def picture(png: bytes, alt: str) -> Markup:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from neurofmx.interpret.figures import GLYPH, MOST_OPAQUE, number, short
+from neurofmx.interpret.figures import GLYPH, MOST_OPAQUE, cut, number
 
 SIDE = 52  # px of a cell of the confusion table
+MOST = 22  # characters of a class's name
 
 
 def traces(times_s: np.ndarray, truth: np.ndarray, predicted: np.ndarray, *, about: str) -> Markup:
@@ -63,10 +64,10 @@ def confusion(truth: np.ndarray, told: np.ndarray, names: Sequence[str]) -> Mark
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(counts, (truth, told), 1)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    left, rise = 16 + GLYPH * max(len(short(n)) for n in names), 26
+    left, rise = 16 + GLYPH * max(len(cut(n, MOST)) for n in names), 26
     parts = [
         Markup('<text class="label" x="{x}" y="16" text-anchor="middle" data-tip="told: {full}">{t}</text>').format(
-            x=round(left + (j + 0.5) * SIDE, 1), full=name, t=short(name, 7)
+            x=round(left + (j + 0.5) * SIDE, 1), full=name, t=cut(name, 7)
         )
         for j, name in enumerate(names)
     ]
@@ -74,7 +75,7 @@ def confusion(truth: np.ndarray, told: np.ndarray, names: Sequence[str]) -> Mark
         y = rise + i * SIDE
         parts.append(
             Markup('<text class="label" x="{x}" y="{y}" text-anchor="end">{t}</text>').format(
-                x=round(left - 10, 1), y=round(y + SIDE / 2 + 4, 1), t=short(name)
+                x=round(left - 10, 1), y=round(y + SIDE / 2 + 4, 1), t=cut(name, MOST)
             )
         )
         for j, other in enumerate(names):

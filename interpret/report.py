@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from neurofmx.interpret.figures import known, number
+from neurofmx.interpret.figures import cut, known, number
 from neurofmx.interpret.report_data import report_view
 from neurofmx.interpret.report_decode import decode_view
 from neurofmx.lake import Lake
@@ -82,4 +82,4 @@ def _slug(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+    return cut(text, MOST_SHOWN)

@@ -60,11 +60,12 @@ def _excerpt(result: DecodeResult) -> tuple[str, list[Markup]]:
         told = result.predicted.argmax(axis=1)
         right = int(np.sum(told == result.truth))
         figure = figures_decode.confusion(result.truth, told, result.names)
-        return f"{right} of {len(told)} trials were told right. Rows: truth; columns: what was told.", [figure]
+        return f"{right} of {len(told)} held-out trials were told right. Rows: truth; columns: what was told.", [figure]
     shown = slice(0, MOST_BINS)
     drawn = [
         figures_decode.traces(result.times_s[shown], result.truth[shown, d], result.predicted[shown, d], about=name)
         for d, name in enumerate(result.names[:MOST_TRACES])
     ]
     more = len(result.names) - len(drawn)
-    return f"{more} more dimensions are not drawn." if more > 0 else "", drawn
+    says = "Grey: measured. Blue: predicted by a model that did not see this stretch."
+    return f"{says} {more} more dimensions are not drawn." if more > 0 else says, drawn

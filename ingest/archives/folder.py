@@ -16,6 +16,10 @@ from neurofmx.types import Licence, RecordingId, Subject, sanitise
 VERSION = "local"
 # suffix -> reader, for files that are a recording by themselves
 READERS = {".nwb": "nwb", ".edf": "edf", ".bdf": "edf", ".hea": "wfdb", ".wav": "wav"}
+# names of annotation files beside a WFDB header; another file of the same name is not one
+ANNOTATORS = frozenset(
+    "atr ari al ann apn arousal ecg gqrs gqrsh gqrsl hypn marker pu pu0 pu1 qrs seizures st sqrs sta stb stc wabp wqrs".split()
+)
 # one's own files need no licence to be looked at; their bytes never leave this lake
 OWN = Licence(spdx="LicenseRef-own", text="one's own file, no terms stated", source="local folder", redistribute=False)
 
@@ -80,9 +84,22 @@ def _folder(tree: Tree, source: Source) -> Iterator[Session]:
         inside = {path: file for path, file in tree.files.items() if not root or path.startswith(f"{root}/")}
         taken.update(inside)
         yield _alf(Tree(inside, tree.origin), root, source)
+    taken |= _segments(tree)
     for path in tree.files:
         if path not in taken and PurePosixPath(path).suffix.lower() in READERS:
             yield _file(path, tree, source, terms)
+
+
+def _segments(tree: Tree) -> set[str]:
+    """Headers that are segments of another WFDB record: not recordings of their own."""
+    found: set[str] = set()
+    for path in tree.files:
+        if PurePosixPath(path).suffix.lower() != ".hea":
+            continue
+        lines = [line.split() for line in tree.text(path).splitlines() if line.strip() and not line.startswith("#")]
+        if lines and "/" in lines[0][0]:  # name/number of segments
+            found.update(str(PurePosixPath(path).with_name(f"{line[0]}.hea")) for line in lines[1:])
+    return found
 
 
 def _file(path: str, tree: Tree, source: Source, terms: Licence) -> Session:
@@ -104,7 +121,7 @@ def _file(path: str, tree: Tree, source: Source, terms: Licence) -> Session:
         session=name.stem,
         # an NWB file names its own subject; the other formats have no place for one that can be trusted
         subject=None if reader == "nwb" else Subject(id=name.stem),
-        options={"annotators": sorted({PurePosixPath(p).suffix[1:] for p in beside} - {"dat", "mat", "xyz"})}
+        options={"annotators": sorted({PurePosixPath(p).suffix[1:] for p in beside} & ANNOTATORS)}
         if reader == "wfdb"
         else {},
     )

@@ -17,7 +17,12 @@ from neurofmx.ingest.sessions import Session, Source
 from neurofmx.types import RawFile, Recording, RecordingId
 
 # where the mirror keeps an archive, and where a session's files lie in it
-_BASES = {"physionet": ("physionet/files", "{dataset}/{version}"), "other": ("other", "")}
+_BASES = {
+    "physionet": ("physionet/files", "{dataset}/{version}"),
+    "other": ("other", ""),
+    "openneuro": ("openneuro", "{dataset}"),
+    "ibl": ("ibl", ""),
+}
 
 
 def _load(name: str) -> ModuleType:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 from neurofmx.interpret import ablation
 from neurofmx.interpret.activations import held_out, initial
 from neurofmx.interpret.catalog import analysis_for
-from neurofmx.interpret.runner import run
+from neurofmx.interpret.runner import Data, run
+from neurofmx.interpret.terms import Metric
 from neurofmx.tokenize.windows import RecordingWindows, TaskData
 from neurofmx.train.checkpoints import Trained, load_trained
 from neurofmx.train.loop import fit
@@ -69,13 +71,19 @@ def ablated(data: TaskData, trained: dict[int, Trained]):
     return groups, ablation.ablate_channels(data, trained, parts, groups, seed=0)
 
 
+def score_of(data: TaskData) -> Metric:
+    return "balanced_accuracy" if data.kind == "class" else "r2"
+
+
+def as_data(said: ablation.Predictions) -> Data:
+    return said.as_data("task", confirmatory=False, provenance={})
+
+
 def test_the_planted_channel_ranks_first_and_the_others_lose_nothing(planted) -> None:
     data, trained = planted
     groups, said = ablated(data, trained)
     assert [g.name for g in groups] == [f"lfp c{i}" for i in range(CHANNELS)]
-    metric = "balanced_accuracy" if data.kind == "class" else "r2"
-    given = said.as_data("task", confirmatory=True, provenance={})
-    found = run(analysis_for("channel_ablation", metric), given, seed=0)
+    found = run(analysis_for("channel_ablation", score_of(data)), as_data(said), seed=0)
     drop, p = found.arrays["drop"], found.arrays["p"]
     assert found.status == "significant" and int(drop.argmax()) == PLANTED and found.value == drop[PLANTED] > 0.3
     others = np.arange(CHANNELS) != PLANTED
@@ -102,44 +110,88 @@ def test_answers_are_those_that_the_network_gives_to_windows_so_changed(planted)
     np.testing.assert_allclose(said[:, 1], network.predict("task", replace(moved, values={"lfp": values})), atol=1e-5)
 
 
+def stirred(trained: dict[int, Trained]) -> dict[int, Trained]:
+    """The same networks with a head that reads the latents, which the linear path alone does not need here."""
+    found = {}
+    for fold, network in trained.items():
+        model = deepcopy(network.model)
+        torch.nn.init.normal_(model.heads[0].out.weight, std=0.3, generator=torch.Generator().manual_seed(0))
+        found[fold] = replace(network, model=model)
+    return found
+
+
 def test_a_block_is_replaced_by_what_it_adds_elsewhere(planted) -> None:
     data, trained = planted
+    trained = stirred(trained)
     parts, _ = held_out(data, trained)
     said = ablation.ablate_block(data, trained, parts, 0, seed=0)
-    n = len(said.unit)
-    outputs = said.arrays["intact"].shape[1:]
+    n, outputs = len(said.unit), said.arrays["intact"].shape[1:]
     assert said.arrays["without"].shape == (n, ablation.EXCHANGES, *outputs)
     assert said.arrays["turned"].shape == (n, ablation.TURNS, *outputs)
-    given = said.as_data("task", confirmatory=False, provenance={})
-    found = run(analysis_for("block_ablation", "r2"), given, seed=0) if data.kind == "continuous" else None
-    if found is not None:
-        assert len(found.null) == ablation.TURNS and found.status in ("significant", "not significant")
+    found = run(analysis_for("block_ablation", score_of(data)), as_data(said), seed=0)
+    assert len(found.null) == ablation.TURNS and found.status in ("significant", "not significant")
 
 
 def test_pushes_move_the_site_and_nothing_else(planted) -> None:
     data, trained = planted
     part = held_out(data, trained)[0][0]
-    network = trained[part.fold]
+    network = stirred(trained)[part.fold]
     batch = network.batch("task", part.windows, part.rows)
     before, after = ablation._held(network, "task", batch, ("population", "block.0"))
+    whole = network.predict("task", part.windows, part.rows)
     still = ablation._pushed(network, "task", batch, "block.0", [[torch.zeros_like(after[0])]])
-    np.testing.assert_allclose(still[:, 0], network.predict("task", part.windows, part.rows), atol=1e-5)
-    off = ablation._pushed(network, "task", batch, "block.0", [[before[0] - after[0]]])[:, 0]
-    with torch.no_grad():
-        bypassed = network.model(batch, "task", edits={"block.0": lambda tokens: before[0]}).decode.numpy()
-    if data.kind == "continuous":
-        norm = network.normalisation
-        np.testing.assert_allclose(off, bypassed * norm.target_std["task"] + norm.target_mean["task"], atol=1e-4)
+    np.testing.assert_allclose(still[:, 0], whole, atol=1e-5)
+    off = ablation._pushed(network, "task", batch, "block.0", [[before[0] - after[0]]] * 3)
+    bypassed = ablation._decode(network, "task", batch, {"block.0": lambda tokens: before[0]})
+    for push in range(3):
+        np.testing.assert_allclose(off[:, push], bypassed, atol=1e-4)
+    assert np.abs(bypassed - whole).max() > 1e-3
 
 
-def test_a_network_that_answers_the_same_to_all_is_invalid(planted) -> None:
+def test_blocks_and_networks_that_no_answer_hangs_on_are_invalid(planted) -> None:
     data, trained = planted
     dull = {fold: initial(network) for fold, network in trained.items()}  # heads begin at zero, no linear path
-    _, said = ablated(data, dull)
-    found = run(analysis_for("channel_ablation", "r2"), said.as_data("t", confirmatory=True, provenance={}), seed=0) \
-        if data.kind == "continuous" else None  # fmt: skip
-    if found is not None:
-        assert found.status == "invalid" and "reaches the answer" in found.reason
+    parts, _ = held_out(data, dull)
+    for name, said in (
+        ("channel_ablation", ablated(data, dull)[1]),
+        ("block_ablation", ablation.ablate_block(data, dull, parts, 0, seed=0)),
+    ):
+        found = run(analysis_for(name, score_of(data)), as_data(said), seed=0)
+        assert found.status == "invalid" and found.reason
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_a_block_counts_when_it_loses_more_than_pushes_of_its_size(special: bool) -> None:
+    rng, n = np.random.default_rng(1), 200
+    y = rng.standard_normal((n, 1))
+
+    def said(noise: float, *many: int) -> np.ndarray:
+        return y.reshape(n, *[1] * len(many), 1) + noise * rng.standard_normal((n, *many, 1))
+
+    arrays = {"y": y, "intact": said(0.1), "without": said(0.8, 2), "mean": said(0.5)}
+    arrays["turned"] = said(0.2 if special else 0.8, ablation.TURNS)
+    unit = (np.arange(n) // 20).astype(str)
+    given = ablation.Predictions(arrays=arrays, unit=unit, session=np.full(n, "s"), model=np.zeros(n, int))
+    found = run(analysis_for("block_ablation", "r2"), as_data(given), seed=0)
+    assert found.value == pytest.approx(0.63, abs=0.1) and found.ci95[0] < found.value < found.ci95[1]
+    assert (found.status == "significant") == special
+
+
+def test_p_of_groups_that_carry_nothing_holds_its_level_over_their_number() -> None:
+    rng, low = np.random.default_rng(2), 0
+    unit = np.repeat(np.arange(10), 10).astype(str)
+    for _ in range(200):
+        y = rng.standard_normal((100, 1))
+        noise = rng.standard_normal((100, 9, 1))  # intact and eight groups err alike
+        arrays = {
+            "y": y,
+            "intact": y + noise[:, 0],
+            "without": (y[:, None] + noise[:, 1:])[:, :, None],
+            "mean": y[:, None],
+        }
+        given = ablation.Predictions(arrays=arrays, unit=unit, session=np.full(100, "s"), model=np.zeros(100, int))
+        low += ablation.channel_ablation(as_data(given), rng, 199, metric="r2").arrays["p"].min() <= 0.05
+    assert low / 200 <= 0.09
 
 
 def test_groups_are_regions_or_channels_or_stretches() -> None:
