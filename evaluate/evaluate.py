@@ -109,7 +109,7 @@ def judged(
         own = interval(values[one.name], weights)
         compared = one.name in (OURS, UNTRAINED)
         gain = paired(values[one.name], values[best], weights) if compared else Interval(value=NAN, low=NAN, high=NAN)
-        runs = {str(f): checkpoints[f] for f in folds_of(data) if f in checkpoints} if one.name == OURS else {}
+        runs = {str(f): checkpoints[f] for f in folds_of(data) if f in checkpoints} if one.name in (OURS, UNTRAINED) else {}
         details = {**one.details, "inner": one.inner, "runs": runs, "margin": task.margin, "draws": DRAWS}
         scores.append(
             Score(

@@ -12,12 +12,8 @@ import numpy as np
 
 from neurofmx.evaluate.design import Design
 
-GRID = tuple(
-    {"state": state, "lag": lag, "shrinkage": shrinkage}
-    for state in ("position", "position and velocity")
-    for lag in (0, 1, 2)
-    for shrinkage in (0.01, 0.1, 0.5)
-)
+STATES, LAGS, SHRINKAGES = ("position", "position and velocity"), (0, 1, 2), (0.01, 0.1, 0.5)
+GRID = tuple({"state": s, "lag": lag, "shrinkage": share} for s in STATES for lag in LAGS for share in SHRINKAGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +40,7 @@ class Filter:
 def fit(design: Design, cells: frozenset[int]) -> Callable[[np.ndarray], np.ndarray]:
     """All settings of `GRID` fitted to some cells: rows (n,) bool -> (settings, n', D)."""
     rows = design.rows(cells) & design.known
-    filters = [_fitted(design, rows, **setting) for setting in GRID]
+    filters = [one for state in STATES for lag in LAGS for one in _fitted(design, rows, state, lag)]
     return lambda test: np.stack([_filtered(design, test, one) for one in filters])
 
 
@@ -57,7 +53,8 @@ def _seen(design: Design, lag: int) -> np.ndarray:
     return design.kept[key]
 
 
-def _fitted(design: Design, rows: np.ndarray, *, state: str, lag: int, shrinkage: float) -> Filter:
+def _fitted(design: Design, rows: np.ndarray, state: str, lag: int) -> list[Filter]:
+    """One filter for each shrinkage of the covariance of the features' noise."""
     mean = design.y[rows].mean(axis=0)
     y = design.y - mean
     ahead = np.concatenate([(design.sequence[1:] == design.sequence[:-1]) & rows[1:] & rows[:-1], [False]])
@@ -73,25 +70,32 @@ def _fitted(design: Design, rows: np.ndarray, *, state: str, lag: int, shrinkage
     z = _seen(design, lag)[seen]
     features = z.mean(axis=0)
     h = _least_squares(x[seen], z - features)
-    q = _covariance(z - features - x[seen] @ h)
-    q = (1 - shrinkage) * q + shrinkage * np.diag(np.diag(q)) + 1e-6 * np.trace(q) / len(q) * np.eye(len(q))
-    read = np.linalg.solve(q, h.T)
-    move, gain = _steady(a.T, w, h @ read)
-    return Filter(move=move, gain=gain, read=read, mean=mean, features=features, lag=lag)
+    noise, found = _covariance(z - features - x[seen] @ h), []
+    for share in SHRINKAGES:
+        q = (1 - share) * noise + share * np.diag(np.diag(noise))
+        read = np.linalg.solve(q + 1e-6 * np.trace(q) / len(q) * np.eye(len(q)), h.T)
+        move, gain = _steady(a.T, w, h @ read)
+        found.append(Filter(move=move, gain=gain, read=read, mean=mean, features=features, lag=lag))
+    return found
 
 
 def _steady(a: np.ndarray, w: np.ndarray, information: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The filter's matrices once the covariance of its state has settled, which no data decide."""
-    covariance = w
-    for _ in range(1000):
-        before = np.linalg.pinv(covariance, hermitian=True)
-        after = np.linalg.inv(before + information)
-        new = a @ after @ a.T + w
-        done = np.abs(new - covariance).max() <= 1e-10 * np.abs(new).max()
-        covariance = new
+    """The filter's matrices once the covariance of its state has settled, which no data decide.
+
+    The Riccati equation P = A P (I + G P)^-1 A' + W by structure-preserving doubling (Anderson 1978).
+    """
+    one = np.eye(len(a))
+    f, g, p = a.T, information, w
+    for _ in range(60):
+        inverse = np.linalg.inv(one + g @ p)
+        new = p + f.T @ p @ inverse @ f
+        g, f = g + f @ inverse @ g @ f.T, f @ inverse @ f
+        done = np.abs(new - p).max() <= 1e-12 * np.abs(new).max()
+        p = new
         if done:
             break
-    return after @ before @ a, after
+    after = p @ np.linalg.inv(one + information @ p)
+    return (one - after @ information) @ a, after
 
 
 def _filtered(design: Design, test: np.ndarray, model: Filter) -> np.ndarray:
@@ -111,7 +115,7 @@ def _filtered(design: Design, test: np.ndarray, model: Filter) -> np.ndarray:
 
 
 def _least_squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.linalg.lstsq(x, y, rcond=None)[0]
+    return np.linalg.solve(_covariance(x), x.T @ y / max(1, len(x)))
 
 
 def _covariance(x: np.ndarray) -> np.ndarray:

@@ -52,8 +52,9 @@ def _schema(path: Path, cached: dict[str, str]) -> Check:
         own = any(_installed().get(name) != version for name, version in cached.items())
         try:
             errors = [str(error) for error in pynwb.validate(path=str(path), use_cached_namespaces=own)]
-        except (OSError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-            errors = [f"{type(error).__name__}: {error}"]
+        except (OSError, TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+            said = f"pynwb's validator cannot follow the file: {type(error).__name__}: {error}"
+            return Check(name="nwb_schema", passed=False, severity="block", evidence=said)
     if errors:
         more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
         said = f"{len(errors)} errors against the NWB schema, expected none: {'; '.join(errors[:3])}{more}"

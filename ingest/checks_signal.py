@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -116,7 +117,7 @@ def survey(stream: Samples) -> Survey:
     rows = max(1, PIECE // max(1, wide))
     for start in range(0, n, rows):
         # channel after channel in memory: reductions along time are several times faster
-        piece = np.ascontiguousarray(np.asarray(values[start : start + rows]).reshape(-1, wide).T)
+        piece = np.ascontiguousarray(_flat_rows(values[start : start + rows]).T)
         inside = _inside(stream, start, piece.shape[1])
         n_inside += int(inside.sum()) * wide
         least, most = piece.min(axis=1), piece.max(axis=1)  # not finite where one of them is not
@@ -133,6 +134,12 @@ def survey(stream: Samples) -> Survey:
         _extreme(below, below.min(axis=1), low, at_low, np.less)
         _extreme(above, above.max(axis=1), high, at_high, np.greater)
     return Survey(n, n_inside, bad, infinite, known, low, high, at_low, at_high, _spread(stream, wide))
+
+
+def _flat_rows(values: Any) -> np.ndarray:
+    """(n, C) numbers of a piece, whatever the shape of one sample is."""
+    piece = np.asarray(values)
+    return piece.reshape(len(piece), int(np.prod(piece.shape[1:], dtype=np.int64)))
 
 
 def _extreme(piece: np.ndarray, here: np.ndarray, best: np.ndarray, count: np.ndarray, beats: np.ufunc) -> None:
@@ -165,7 +172,7 @@ def _spread(stream: Samples, wide: int) -> np.ndarray:
     width = min(n, max(8, int(_WINDOW_S * _rate(stream))))
     stride = max(1, width // _ROWS)
     starts = np.unique(np.linspace(0, n - width, _WINDOWS).astype(np.int64)).tolist()
-    windows = np.stack([np.asarray(stream.values[at : at + width : stride]).reshape(-1, wide).T for at in starts])
+    windows = np.stack([_flat_rows(stream.values[at : at + width : stride]).T for at in starts])
     windows = windows.astype(np.float64)
     finite = np.isfinite(windows)
     alive = finite.any(axis=2)

@@ -7,7 +7,7 @@ real dates, clinical remarks. Identifiers are shown masked: evidence goes to cat
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from neurofmx.ingest.governance_text import Said, gather
@@ -16,7 +16,10 @@ from neurofmx.ingest.sessions import Session
 from neurofmx.ingest.verdict import Verdict, named, some
 from neurofmx.types import Check, Events, Intervals, Licence, Recording, Samples
 
-_RESTRICTED = re.compile(r"credentialed|restricted|data use agreement|\bDUA\b|embargo", re.IGNORECASE)
+_RESTRICTED = re.compile(
+    r"\b(?:credentialed|restricted)[ -](?:access|health data|data)\b|-restricted\b|data use agreement|\bembargoed\b",
+    re.IGNORECASE,
+)
 _ANATOMY = re.compile(r"_(T1w|T2w|FLAIR|PDw|T1rho|UNIT1|MP2RAGE)\.nii(\.gz)?$")
 _DEFACED = re.compile(
     r"desc-defaced|rec-defaced|_mod-\w+_defacemask|\"?deface(d|_?method)\"?\s*:\s*(?!false|null)", re.I
@@ -39,10 +42,7 @@ def judge_files(root: Path, session: Session) -> tuple[Check, ...]:
     for file in session.files:
         path = root / file.path
         if path.is_file() and path.stat().st_size:
-            try:
-                gather(path, said)
-            except OSError:
-                continue  # not of its kind: checks.judge_files refuses it by name
+            gather(path, said)
     stated = species_of(session.subject.species) if session.subject else "unknown"
     # a person where either says so; the archive first where they differ otherwise
     species = said.species if stated == "unknown" or said.species == "human" else stated
@@ -52,7 +52,7 @@ def judge_files(root: Path, session: Session) -> tuple[Check, ...]:
         ages.append(("the archive's subject", age))
     return (
         named("licence", _licence(session.licence, str(session.id))),
-        named("identifiers", _identifiers(species, found, f"{len(said.texts):,} texts of its files")),
+        named("identifiers", _identifiers(species, found, f"{len(said.texts):,} texts of its files", said.unread)),
         named("subject_age", _ages(species, ages)),
         named("faces", _faces(root, session, species)),
         named("real_dates", _dates(species, said.dates)),
@@ -99,11 +99,13 @@ def _redistribution(licence: Licence) -> Verdict:
     return True, "block", f"bytes under {licence.spdx or 'no licence'} {may}"
 
 
-def _identifiers(species: str, found: list[Hit], looked: str) -> Verdict:
+def _identifiers(species: str, found: list[Hit], looked: str, unread: Sequence[str] = ()) -> Verdict:
     """An address belongs to an author as often as to a subject: alone it stops only what is known to be human."""
     if species == "animal":
         return True, "block", _NO_PERSON
     who = "a person" if species == "human" else "no species stated, so taken as a person"
+    if not found and unread:
+        return False, "warn", f"{who}: no direct identifier in {looked}, but {some(list(unread), 3)} could not be read"
     if not found:
         return True, "block", f"{who}: no direct identifier in {looked}"
     stops = species == "human" or any(not hit.contact for hit in found)

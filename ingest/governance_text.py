@@ -33,6 +33,7 @@ class Said:
         ages: (place, years) pairs.
         notes: clinical remarks that a person should read.
         species: what the files say of it.
+        unread: what could not be looked through.
     """
 
     texts: list[tuple[str, str]] = field(default_factory=list)
@@ -41,14 +42,18 @@ class Said:
     ages: list[tuple[str, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     species: str = "unknown"
+    unread: list[str] = field(default_factory=list)
 
 
 def gather(path: Path, said: Said) -> None:
-    """Adds what one file says; a file that cannot be read as its kind says nothing, other checks refuse it."""
-    suffix = path.suffix.lower()
-    reader = _READERS.get(suffix)
-    if reader is not None:
+    """Adds what one file says; of a kind that holds no text of its own, nothing."""
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        return
+    try:
         reader(path, said)
+    except (OSError, json.JSONDecodeError, TypeError, RuntimeError):  # h5py raises the last two on types it lacks
+        said.unread.append(path.name)
 
 
 def _edf(path: Path, said: Said) -> None:
@@ -74,7 +79,11 @@ def _hdf5(path: Path, said: Said) -> None:
         for key, value in node.attrs.items():
             if isinstance(value, str):
                 take(f"{name}@{key}", value)
-        if isinstance(node, h5py.Dataset) and h5py.check_string_dtype(node.dtype) and node.size and node.size <= _MOST:
+        if not (isinstance(node, h5py.Dataset) and h5py.check_string_dtype(node.dtype) and node.size):
+            return
+        if node.size > _MOST:
+            said.unread.append(f"{name} of {path.name}")
+        else:
             values = node.asstr(errors="replace")[()]
             for value in {values} if isinstance(values, str) else set(values.ravel().tolist()):
                 take(name, value)
@@ -111,11 +120,7 @@ def _real(date: str) -> bool:
 
 
 def _json(path: Path, said: Said) -> None:
-    try:
-        top = json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
-    except json.JSONDecodeError:
-        return  # the reader refuses it
-    for key, value in _leaves(top, ""):
+    for key, value in _leaves(json.loads(path.read_text(encoding="utf-8-sig", errors="replace")), ""):
         last = key.rsplit("/", 1)[-1]
         if _AUTHORS.search(key):
             continue
@@ -137,7 +142,7 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, str]]:
 
 def _table(path: Path, said: Said) -> None:
     """A TSV or CSV table: each different cell, with its column's name before it."""
-    text = path.read_text(encoding="utf-8-sig", errors="replace")[:_MOST]
+    text = _start(path)
     cut = "\t" if path.suffix.lower() == ".tsv" else ","
     rows = [line.split(cut) for line in text.splitlines() if line.strip()]
     for number, column in enumerate(rows[0] if rows else ()):
@@ -151,12 +156,13 @@ def _table(path: Path, said: Said) -> None:
                 said.dates.append((where, value[:10]))
             elif name in _NAMES and path.name == "participants.tsv":
                 said.hits.append(Hit("name", where, masked(value)))
-            said.texts.append((where, f"{as_words(column)}: {value}"))
+            if not value.replace(".", "", 1).lstrip("-").isdigit() or re.search(r"birth|id|mrn|record|number", name):
+                said.texts.append((where, f"{as_words(column)}: {value}"))
 
 
 def _lines(path: Path, said: Said) -> None:
     """BrainVision headers and markers, and WFDB headers, line by line."""
-    for line in path.read_text(encoding="utf-8", errors="replace")[:_MOST].splitlines():
+    for line in _start(path).splitlines():
         said.texts.append((path.name, line))
         stamp = re.match(r"Mk\d+=New Segment,[^,]*,[^,]*,[^,]*,[^,]*,(\d{8})", line)
         if stamp and not stamp.group(1).startswith("0000"):
@@ -165,7 +171,7 @@ def _lines(path: Path, said: Said) -> None:
 
 def _wfdb(path: Path, said: Said) -> None:
     _lines(path, said)
-    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [line for line in _start(path).splitlines() if line.strip()]
     record = next((line for line in lines if not line.startswith("#")), "")
     date = re.search(r"\s(\d{1,2}/\d{1,2}/\d{4})\s*$", record)
     if date:
@@ -176,6 +182,11 @@ def _wfdb(path: Path, said: Said) -> None:
         if age:
             _age(f"a comment of {path.name}", age.group(1) or age.group(2), said)
             said.notes.append(f"a comment of {path.name} holds an age or a sex ({len(comments)} comments in all)")
+
+
+def _start(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace") as handle:
+        return handle.read(_MOST)
 
 
 def _age(where: str, value: str, said: Said) -> None:

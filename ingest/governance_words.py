@@ -11,7 +11,7 @@ _WORD = r"[A-Z][A-Za-z'-]+"
 # what stands where a name was
 _BLANK = (
     r"(?!(?:X|NA|None|Not|Unknown|Anon\w*|Removed|Withheld|Redacted|De-?identified|Placeholder|Test|Healthy|Control|Subject|"
-    r"Patient|Participant|Volunteer|Surrogate|Female|Male|Sleep)\b)"
+    r"Patient|Participant|Volunteer|Surrogate|Female|Male|Sleep)(?![A-Za-z]))"
 )
 # age in years above which a person is one of few (45 CFR 164.514(b)(2)(i)(C))
 OLDEST = 89
@@ -50,6 +50,8 @@ MARKS = (
     Mark("name", re.compile(rf"\b({_WORD} {_WORD})\W{{1,3}}(?:MRN|DOB|born\b|date of birth)")),
     Mark("e-mail address", re.compile(r"\b([\w.+-]+@[\w-]+\.[\w.-]*[A-Za-z])"), contact=True),
 )
+# without one of these no mark above can be met: most texts are done with one look
+_CONTEXT = re.compile(r"@|mrn|record|hospital|patient|birth|born|d\.?o\.?b|name|\bm(?:rs?|s|iss)\b", re.IGNORECASE)
 # in a field that is made for a person, no context is needed
 _PATIENT_FIELD = (
     Mark("name", re.compile(rf"(?<![A-Za-z]){_BLANK}({_WORD}[ _^,.]+(?!X\b){_WORD})(?![A-Za-z])")),
@@ -87,6 +89,8 @@ def hits_in_patient_field(where: str, text: str) -> list[Hit]:
 
 
 def _found(marks: Iterable[Mark], where: str, text: str) -> list[Hit]:
+    if not _CONTEXT.search(text):
+        return []
     return [
         Hit(mark.kind, where, masked(found.group(1)), mark.contact)
         for mark in marks

@@ -111,15 +111,17 @@ def _liveliest(recording: Recording, trial_starts: np.ndarray, length: float) ->
     if not len(shared):
         shared = np.array([[first, last]])
     passed = np.concatenate([[0.0], np.cumsum(shared[:, 1] - shared[:, 0])])
-    places = []
+    windows = []
     for share in np.linspace(0.02, 0.96, _PLACES):
         at = int(np.clip(np.searchsorted(passed, share * passed[-1], side="right") - 1, 0, len(shared) - 1))
         start = shared[at, 0] + share * passed[-1] - passed[at]
         later = trial_starts[trial_starts >= start]
         if len(later) and later[0] - start < length:
             start = later[0] - 0.05 * length
-        places.append(float(np.clip(start, first, max(first, last - length))))
-    windows = [(start, start + length) for start in places]
+        if shared[at, 1] - shared[at, 0] >= length:
+            start = np.clip(start, shared[at, 0], shared[at, 1] - length)
+        start = float(np.clip(start, first, max(first, last - length)))
+        windows.append((start, start + length))
     score = np.array([2 * _seconds(shared, *window) / length for window in windows])
     for amounts in _amounts(recording, trial_starts, windows):
         score += amounts / amounts.max() if amounts.max() > 0 else 0.0
@@ -137,7 +139,8 @@ def _amounts(
         elif isinstance(stream, Samples) and stream.modality not in panels.BRAIN and _values_per_s(stream) < _LIGHT:
             values = [np.asarray(stream.slice(*window).values, np.float64) for window in windows]
             moved = [float(np.sum(np.nanstd(v, axis=0))) if np.isfinite(v).any() else 0.0 for v in values]
-            yield np.nan_to_num(np.minimum(moved, 3 * np.median(moved)))
+            some = [m for m in moved if m > 0]
+            yield np.minimum(moved, 3 * np.median(some)) if some else np.zeros(len(windows))
 
 
 def _seconds(intervals: np.ndarray, start: float, stop: float) -> float:

@@ -91,7 +91,7 @@ def _key(axes: Any, names: list[tuple[str, str]], more: int = 0) -> None:
     lines = [*shown, *([(f"and {more} more", signals.FAINT)] if more else [])]
     for row, (text, shade) in enumerate(lines):
         axes.annotate(
-            signals.cut(text, 20), (1, 1), xycoords="axes fraction", xytext=(6, 1 - 9.5 * row),
+            signals.cut(text, 26), (1, 1), xycoords="axes fraction", xytext=(6, 1 - 9.5 * row),
             textcoords="offset points", fontsize=7, color=shade, va="top", annotation_clip=False,
         )  # fmt: skip
 

@@ -54,7 +54,7 @@ def _dense(stream: Samples, rows: slice | np.ndarray) -> np.ndarray:
 
 def _about(stream: Samples, shown: int) -> str:
     n = n_columns(stream)
-    pace = "at irregular times" if _irregular(stream) else f"{rate_hz(stream):.4g} Hz"
+    pace = "at irregular times" if _irregular(stream) else f"{rate_hz(stream):,.5g} Hz"
     about = [f"{n} channels" if n > 1 else "", pace, _SHORT_UNITS.get(stream.unit, stream.unit)]
     if shown < n:
         about.append(f"{shown} shown, {n - shown} more")
@@ -89,8 +89,8 @@ def traces(axes: Any, stream: Samples, n_pixels: int) -> str:
     if not len(values) or not np.isfinite(values).any():
         axes.text(0.5, 0.5, "no samples here", transform=axes.transAxes, ha="center", va="center", color=SOFT)
         return about
-    times, values = _envelope(times, values, n_pixels)
-    times, values = _broken(times, values, stream.valid)
+    times, values = envelope(times, values, n_pixels)
+    times, values = broken(times, values, stream.valid)
     if len(chosen) == 1:
         _single(axes, times, values[:, 0], held=_irregular(stream))
         return about
@@ -102,7 +102,7 @@ def traces(axes: Any, stream: Samples, n_pixels: int) -> str:
     shifted = np.clip((values - centre) / shrunk, -1.2 * step, 1.2 * step) + offset
     axes.plot(times, shifted, color=_LINE, linewidth=0.6)
     axes.set_ylim(offset[-1] - 0.8 * step, 0.8 * step)
-    ids = stream.channels.ids if len(stream.channels) == n else [str(i) for i in range(n)]
+    ids = [_channel(stream, i, n) for i in range(n)]
     names = [cut(ids[i], 11) + (f" ÷{d}" if d > 1 else "") for i, d in zip(chosen, shrunk)]
     axes.set_yticks(offset, names, fontsize=6.5)
     axes.tick_params(axis="y", length=0)
@@ -198,7 +198,10 @@ def heat(axes: Any, stream: Samples, n_pixels: int) -> str:
 
 
 def _channel(stream: Samples, row: int, n: int) -> str:
-    return stream.channels.ids[row] if len(stream.channels) == n else str(row)
+    """A channel's name and, where it is known, its region."""
+    if len(stream.channels) != n:
+        return str(row)
+    return f"{stream.channels.ids[row]} {stream.channels.regions[row]}".strip()
 
 
 def _colour_bar(axes: Any, mesh: Any, label: str) -> None:
@@ -212,7 +215,7 @@ def _colour_bar(axes: Any, mesh: Any, label: str) -> None:
     bar.set_label(label, fontsize=6.5)
 
 
-def _envelope(times: np.ndarray, values: np.ndarray, n_pixels: int) -> tuple[np.ndarray, np.ndarray]:
+def envelope(times: np.ndarray, values: np.ndarray, n_pixels: int) -> tuple[np.ndarray, np.ndarray]:
     """Least and largest value of each pixel's samples, so that no spike is lost and no line is drawn in vain."""
     if len(values) <= 4 * n_pixels:
         return times, values
@@ -230,7 +233,7 @@ def _means(times: np.ndarray, values: np.ndarray, n_pixels: int) -> tuple[np.nda
     return times[starts], np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _broken(times: np.ndarray, values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def broken(times: np.ndarray, values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Breaks the line where two samples lie on either side of time without data."""
     edges = np.asarray(valid).ravel()
     middle = (times[1:] + times[:-1]) / 2

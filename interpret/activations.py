@@ -86,15 +86,17 @@ def readable(network: Trained, windows: RecordingWindows) -> bool:
     return all(network.normalisation.seen[words.rows(windows.recording, m, windows.channels[m])].all() for m in keys)
 
 
-def fewer_windows(parts: list[Part], most_bins: int, rng: np.random.Generator, *, trials: bool) -> list[Part]:
-    """Parts with about ``most_bins`` bins in all, spread over every recording.
+def fewer_windows(
+    parts: list[Part], most_bins: int, rng: np.random.Generator, *, trials: bool, least: int = 0
+) -> list[Part]:
+    """Parts with about ``most_bins`` bins in all, or ``least`` windows if those are more, spread over every recording.
 
     Every n-th window from a drawn one on where rows are a time series, so that it stays evenly spaced; windows drawn
     without replacement where they are trials, so that no design of alternating trials is missed.
     """
     total = sum(len(p.rows) for p in parts)
     bins = max((next(iter(p.windows.mask.values())).shape[1] for p in parts), default=1)
-    most = max(len(parts), most_bins // bins)
+    most = max(len(parts), least, most_bins // bins)
     if total <= most:
         return parts
     step = -(-total // most)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurofmx import catalog
-from neurofmx.interpret import ablation, probes, similarity
+from neurofmx.interpret import ablation, answers, probes, similarity
 from neurofmx.interpret.activations import Activations, Part, capture, held_out
+from neurofmx.interpret.channels import Group, channel_groups, regions_of
 from neurofmx.interpret.runner import Analysis, Data, Null, adjust, run, skipped
 from neurofmx.interpret.terms import Metric, additive_metric
 from neurofmx.provenance import canonical_json, digest_of, plain
@@ -86,7 +87,7 @@ _ROWS = (
         needs=("y", "intact", "without", "mean", "turned"),
         headline="drop of the score when a block adds what it adds in another window",
         null=Null(
-            text="The residual stream is pushed as far in every bin, turned to a random direction.", n=ablation.TURNS
+            text="The residual stream is pushed as far in every bin, turned to a random direction.", n=answers.TURNS
         ),
         assumptions=("the residual stream has no preferred axes before the block",),
         citation="Chan et al. 2022; Conmy et al. 2023",
@@ -195,20 +196,21 @@ def _on_answers(
     seed: int,
     lake: Lake | None,
 ) -> list[Finding]:
-    groups = ablation.channel_groups(data, {} if lake is None else regions_of(lake, data))
-    about = {"rows": f"about {ablation.MAX_BINS} held-out bins, in windows spread over every recording"}
-    said = ablation.ablate_channels(data, trained, parts, groups, seed=seed)
+    groups = channel_groups(data, {} if lake is None else regions_of(lake, data))
+    least = f", at least {answers.LEAST_TRIALS} windows" if data.kind == "class" else ""
+    about = {"rows": f"at most about {answers.MAX_BINS} held-out bins{least}, spread over every recording"}
+    said = answers.ablate_channels(data, trained, parts, groups, seed=seed)
     given = said.as_data(f"{data.name}, {len(groups)} channel groups", confirmatory=True, provenance=about)
     found = [_named(run(analysis_for("channel_ablation", metric), given, seed=seed), groups)]
     network = next(iter(trained.values()))
     for block in range(len(network.model.blocks)):
-        said = ablation.ablate_block(data, trained, parts, block, seed=seed)
+        said = answers.ablate_block(data, trained, parts, block, seed=seed)
         given = said.as_data(f"{data.name}, block.{block}", confirmatory=False, provenance=about)
         found.append(run(analysis_for("block_ablation", metric), given, seed=seed))
     return found
 
 
-def _named(finding: Finding, groups: list[ablation.Group]) -> Finding:
+def _named(finding: Finding, groups: list[Group]) -> Finding:
     """The finding with the groups' names beside their drops, and the first of them told."""
     if "drop" not in finding.arrays:
         return finding
@@ -220,23 +222,6 @@ def _named(finding: Finding, groups: list[ablation.Group]) -> Finding:
         arrays=dict(finding.arrays) | {"group": names, "channels": sizes},
         caveats=(f"The largest drop, of {first}, is the largest of {len(groups)}.", *finding.caveats),
     )
-
-
-def regions_of(lake: Lake, data: TaskData) -> dict[ablation.Channel, str]:
-    """Regions that the catalog knows of a task's channels, by the names that the task's inputs give them."""
-    found = {}
-    for windows in data.recordings:
-        modality = {row["stream"]: row["modality"] for row in catalog.rows(lake, "streams", windows.recording)}
-        known = {}
-        for row in catalog.rows(lake, "channels", windows.recording):
-            for key in (row["stream"], modality.get(row["stream"], "")):
-                known[key, row["channel"]] = row["region"] or ""
-        for name, ids in windows.channels.items():
-            plain_name = name.removesuffix(".shared")
-            for channel in ids:  # inputs that recordings share carry their dataset before the id
-                region = known.get((plain_name, channel)) or known.get((plain_name, channel.partition("/")[2]), "")
-                found[windows.recording, name, channel] = region
-    return found
 
 
 def finding_rows(task: str, findings: Iterable[Finding]) -> list[dict[str, Any]]:

@@ -39,19 +39,33 @@ def known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
-    """A number for reading: a true minus, an en dash for none, powers of ten only where they must be."""
+def number(value: float | None, digits: int = 3, *, sign: bool = False, fixed: bool = False) -> str:
+    """A number for reading: a true minus, an en dash for none.
+
+    Args:
+        value: the number.
+        digits: decimals below 100.
+        sign: whether plus is written.
+        fixed: whether what is too small for its decimals stays with them; else it gets a power of ten.
+    """
     if not known(value):
         return "–"
     size = abs(value)
     if size < NOTHING:
         value = size = 0.0
-    if size and (size >= 1e6 or size < 0.5 * 10**-digits):
+    if size >= 1e6 or (0 < size < 0.5 * 10**-digits and not fixed):
         text = f"{value:+.2e}" if sign else f"{value:.2e}"
     else:
         digits = digits if size < 100 else min(digits, 1)
-        text = f"{value:+,.{digits}f}" if sign else f"{value:,.{digits}f}"
+        rounded = round(value, digits) + 0.0  # no minus before what is 0 when rounded
+        text = f"{rounded:+,.{digits}f}" if sign else f"{rounded:,.{digits}f}"
     return text.replace("-", "\u2212")
+
+
+def decimals(values: Iterable[float | None]) -> int:
+    """Decimals that numbers which stand together share: three, or more where even the largest is small."""
+    top = max((abs(v) for v in values if known(v)), default=1.0)
+    return min(9, max(3, 2 - math.floor(math.log10(max(top, NOTHING)))))
 
 
 def axis_over(values: Iterable[float | None]) -> Axis:
@@ -285,10 +299,12 @@ def _cell(cell: Mapping[str, Any] | None, x: float, y: float, limit: float) -> M
         return Markup('<rect class="missing" {box} data-tip="{tip}"/>').format(box=box, tip=tip)
     gain, low, high = cell["gain"], cell["gain_low"], cell["gain_high"]
     interval = (
-        f"95% {number(low, sign=True)} to {number(high, sign=True)}" if known(low) and known(high) else "no interval"
+        f"95% {number(low, sign=True, fixed=True)} to {number(high, sign=True, fixed=True)}"
+        if known(low) and known(high)
+        else "no interval"
     )
     tip = (
-        f"{cell['source']} to {cell['target']}: gain {number(gain, sign=True)}, {interval}; n {cell['n']},"
+        f"{cell['source']} to {cell['target']}: gain {number(gain, sign=True, fixed=True)}, {interval}; n {cell['n']},"
         f" {cell['n_units']} units; checkpoint {cell['checkpoint'] or 'none'}"
     )
     sure = known(low) and known(high) and (low > 0 or high < 0)
@@ -299,7 +315,7 @@ def _cell(cell: Mapping[str, Any] | None, x: float, y: float, limit: float) -> M
         '<g data-tip="{tip}"><rect class="{c}" {box} fill-opacity="{a}"/>'
         '<text x="{m}" y="{b}" text-anchor="middle">{t}</text>{dot}</g>'
     ).format(tip=tip, c="negative" if gain < 0 else "positive", box=box, a=round(MOST_OPAQUE * abs(gain) / limit, 3),
-             m=round(x + CELL_W / 2, 1), b=round(y + CELL_H / 2 + 5, 1), t=number(gain, 2, sign=True),
+             m=round(x + CELL_W / 2, 1), b=round(y + CELL_H / 2 + 5, 1), t=number(gain, 2, sign=True, fixed=True),
              dot=dot if sure else "")  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import re
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from neurofmx.evaluate.decode import DecodeResult
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-MOST_SHOWN = 96  # characters of an address: a data address holds a whole file
+MOST_SHOWN = 96  # characters: a data address holds a whole file
 
 
 def write_report(lake: Lake, out: Path) -> Path:
@@ -68,7 +69,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "raw": _raw, "slug": _slug, "cut": _cut}
+    environment.filters |= {
+        "number": number,
+        "raw": _raw,
+        "slug": _slug,
+        "cut": _cut,
+        "address": _address,
+        "when": _when,
+    }
     return environment
 
 
@@ -79,6 +87,16 @@ def _raw(value: float | None) -> str:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z]+", "-", text.lower())
+
+
+def _address(url: str) -> str:
+    """An address for reading; of a local file the name alone, since a page is given away and folders name people."""
+    return unquote(url.rstrip("/").rsplit("/", 1)[-1]) if url.startswith("file:") else _cut(url)
+
+
+def _when(text: str | None) -> str:
+    """A stored time for reading."""
+    return (text or "–").replace("T", " ").replace("+00:00", " UTC")
 
 
 def _cut(text: str) -> str:

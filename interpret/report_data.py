@@ -8,22 +8,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neurofmx import catalog
 from neurofmx.interpret import figures
 from neurofmx.interpret.figures import known, number
+from neurofmx.interpret.report_findings import finding_families, pairs
 from neurofmx.interpret.report_scores import SIMULATED, interval, is_simulated, score_blocks, tally, task_text
 from neurofmx.lake import Lake
 from neurofmx.provenance import code_version
 
-if TYPE_CHECKING:
-    from neurofmx.interpret.runner import Analysis
-
 Row = Mapping[str, Any]
 PACKAGES = ("jinja2", "lightning-fabric", "matplotlib", "numpy", "pyarrow", "scikit-learn", "scipy", "torch", "zarr")
-# in the order in which a reader wants them
-STATUSES = ("significant", "not significant", "inconclusive", "invalid", "skipped")
 SHOWN_NOTES = 3
 PICTURE_PX = 640
 
@@ -42,10 +38,17 @@ def report_view(lake: Lake) -> dict[str, Any]:
         "blocks": blocks,
         "curves": _curves(tables["runs"]),
         "matrices": _matrices(tables["transfer"]),
-        "findings": _findings(tables["findings"]),
+        "findings": finding_families(tables["findings"]),
         "provenance": _provenance(lake, tables),
-        "tables": [(name, len(catalog.rows(lake, name)), len(columns)) for name, columns in catalog.TABLES.items()],
+        "tables": [(name, _count(lake, name), len(columns)) for name, columns in catalog.TABLES.items()],
     }
+
+
+def _count(lake: Lake, table: str) -> int:
+    """Rows of a table, from the parts' footers: channels and intervals may be many."""
+    from pyarrow.parquet import read_metadata
+
+    return sum(read_metadata(part).num_rows for part in (lake.root / "catalog" / table).glob("*.parquet"))
 
 
 def task_texts() -> dict[str, dict[str, Any]]:
@@ -190,70 +193,7 @@ def _matrices(cells: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _cell(cell: Row) -> dict[str, Any]:
     ci = interval(cell["gain_low"], cell["gain_high"], sign=True)
-    return {**cell, "ci": ci, "details": _pairs(cell["details"])}
-
-
-def _pairs(text: str | None) -> list[tuple[str, str]]:
-    """The entries of a JSON object for reading."""
-    found = json.loads(text or "{}")
-    return [
-        (str(k), number(v) if isinstance(v, float) else v if isinstance(v, str) else json.dumps(v, ensure_ascii=False))
-        for k, v in sorted(found.items())
-    ]
-
-
-def _findings(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Families of findings, each card with its claim; what found nothing or failed is kept."""
-    if not rows:
-        return []
-    from neurofmx.interpret.catalog import ANALYSES
-
-    families: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        families[row["family"] or "other"].append(_finding(row, ANALYSES.get(row["analysis"])))
-
-    def order(card: Mapping[str, Any]) -> tuple[Any, ...]:
-        p = card["q"] if known(card["q"]) else card["p"]
-        return STATUSES.index(card["status"]), p if known(p) else 2.0, card["analysis"], card["id"]
-
-    return [
-        {"name": name, "cards": sorted(cards, key=order), "counts": [(s, n) for s in STATUSES if (n := counts[s])]}
-        for name, cards in sorted(families.items())
-        for counts in [Counter(c["status"] for c in cards)]
-    ]
-
-
-def _finding(row: Row, analysis: Analysis | None) -> dict[str, Any]:
-    null = [v for v in row["null"] or () if known(v)]
-    value, about = row["value"], row["headline"] or row["analysis"]
-    chance = sum(null) / len(null) if null else None
-    provenance = json.loads(row["provenance"] or "{}")
-    figure = None
-    if known(value) and null:
-        figure = figures.null_strip(value, null, row["ci_low"], row["ci_high"], about=about)
-    return {
-        "id": row["finding_id"], "analysis": row["analysis"], "task": row["task"] or "", "subject": row["subject"],
-        "status": row["status"], "says": _claim(row, about, chance), "figure": figure, "value": value, "chance": chance,
-        "p": row["p"], "q": row["q"], "ci": interval(row["ci_low"], row["ci_high"]), "n_null": len(null),
-        "reason": row["reason"] or "", "caveats": row["caveats"] or [], "scalars": _pairs(row["scalars"]),
-        "provenance": sorted((k, str(v)) for k, v in provenance.items()),
-        "role": str(provenance.get("role", "")), "question": analysis.question if analysis else "",
-        "chance_means": analysis.null.text if analysis else "", "citation": analysis.citation if analysis else "",
-        "assumptions": analysis.assumptions if analysis else (),
-    }  # fmt: skip
-
-
-def _claim(row: Row, about: str, chance: float | None) -> str:
-    what = f"{about[:1].upper()}{about[1:]}"
-    if row["status"] == "skipped" or not known(row["value"]):
-        return f"{what}: {'not run' if row['status'] == 'skipped' else 'no claim'}."
-    beside = f"{what} is {number(row['value'])}, where chance gives {number(chance)}"
-    return {
-        "significant": f"{beside}: chance does not explain it.",
-        "not significant": f"{beside}: chance can explain it.",
-        "inconclusive": f"{beside}: too few surrogates to decide.",
-        "invalid": f"{beside}, but an assumption failed: no claim.",
-    }.get(row["status"], f"{beside}.")
+    return {**cell, "ci": ci, "details": pairs(cell["details"])}
 
 
 def _provenance(lake: Lake, tables: Mapping[str, Sequence[Row]]) -> dict[str, Any]:

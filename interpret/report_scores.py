@@ -90,14 +90,16 @@ def _block(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> dict[
         return order.index(kinds[id(row)]), value, row["predictor"], row["score_id"]
 
     listed = sorted(rows, key=place)
+    digits = figures.decimals(r["value"] for r in rows)
     says = f"{metric.says}; {'more' if metric.higher else 'less'} is better" if metric else ""
     return {
         "task": first["task"], "metric": first["metric"], "metric_says": says, "split": first["split"] or "",
         "about": about,
-        "verdict": (ours["verdict"] or "") if ours else "", "says": _sentence(ours, rows, best),
+        "verdict": (ours["verdict"] or "") if ours else "", "says": _sentence(ours, rows, best, digits),
         "simulated": bool(recordings) and all(map(is_simulated, recordings)), "recordings": recordings,
         "n_units": max(r["n_units"] or 0 for r in rows), "resampled": first["unit"] or "unit",
-        "figure": _figure(listed, kinds, chance), "rows": [_line(r, kinds[id(r)]) for r in listed],
+        "figure": _figure(listed, kinds, chance, digits), "rows": [_line(r, kinds[id(r)], digits) for r in listed],
+        "digits": digits,
     }  # fmt: skip
 
 
@@ -112,11 +114,11 @@ def _kind(row: Mapping[str, Any], best: str) -> str:
     return "best" if row["predictor"] == best else "control" if row["predictor"].startswith(CONTROL) else "baseline"
 
 
-def _line(row: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def _line(row: Mapping[str, Any], kind: str, digits: int) -> dict[str, Any]:
     return {
         "kind": kind, "predictor": row["predictor"], "id": row["score_id"], "value": row["value"],
-        "ci": interval(row["ci_low"], row["ci_high"]), "n": row["n"], "units": row["n_units"], "delta": row["delta"],
-        "delta_ci": interval(row["delta_low"], row["delta_high"], sign=True), "baseline": row["baseline"] or "",
+        "ci": interval(row["ci_low"], row["ci_high"], digits), "n": row["n"], "units": row["n_units"],
+        "delta": row["delta"], "delta_ci": interval(row["delta_low"], row["delta_high"], digits, sign=True), "baseline": row["baseline"] or "",
         "verdict": row["verdict"] or "", "checkpoint": row["checkpoint"] or "", "seed": row["seed"],
         "details": _pretty(row["details"]),
     }  # fmt: skip
@@ -127,19 +129,21 @@ def _pretty(details: str | None) -> str:
     return json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) if found else ""
 
 
-def interval(low: float | None, high: float | None, *, sign: bool = False) -> str:
+def interval(low: float | None, high: float | None, digits: int = 3, *, sign: bool = False) -> str:
     """An interval for reading, an en dash where there is none."""
     if not (figures.known(low) and figures.known(high)):
         return "–"
-    return f"{number(low, sign=sign)} to {number(high, sign=sign)}"
+    return f"{number(low, digits, sign=sign, fixed=True)} to {number(high, digits, sign=sign, fixed=True)}"
 
 
-def _figure(rows: Sequence[Mapping[str, Any]], kinds: Mapping[int, str], chance: Mapping[str, Any] | None) -> Markup:
+def _figure(
+    rows: Sequence[Mapping[str, Any]], kinds: Mapping[int, str], chance: Mapping[str, Any] | None, digits: int
+) -> Markup:
     axis = figures.axis_over([r[key] for r in rows for key in ("value", "ci_low", "ci_high")])
     lines = []
     for row in rows:
-        span = interval(row["ci_low"], row["ci_high"])
-        tip = f"{row['predictor']}: {number(row['value'])}, 95% {span}; id {row['score_id']}"
+        value, span = number(row["value"], digits, fixed=True), interval(row["ci_low"], row["ci_high"], digits)
+        tip = f"{row['predictor']}: {value}, 95% {span}; id {row['score_id']}"
         mark = figures.interval_row(
             axis, row["value"], row["ci_low"], row["ci_high"], kind=kinds[id(row)],
             chance=chance["value"] if chance else None, tip=tip,
@@ -148,27 +152,27 @@ def _figure(rows: Sequence[Mapping[str, Any]], kinds: Mapping[int, str], chance:
             Markup(
                 '<div class="line"><div class="who k-{kind}">{who}</div><div class="plot">{mark}</div>'
                 '<div class="what k-{kind}">{value}</div></div>'
-            ).format(kind=kinds[id(row)], who=row["predictor"], mark=mark, value=number(row["value"]))
+            ).format(kind=kinds[id(row)], who=row["predictor"], mark=mark, value=value)
         )
     label = f"{rows[0]['metric']}, with 95% interval"
     end = Markup('<div class="line"><div class="plot last">{}</div></div>').format(figures.axis_row(axis, label))
     return Markup('<div class="dots">{}{}</div>').format(Markup("").join(lines), end)
 
 
-def _sentence(ours: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]], best: str) -> str:
+def _sentence(ours: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]], best: str, digits: int) -> str:
     """What the comparison says, a loss included."""
     if ours is None:
         return "Our model was not scored here."
     if not best or not figures.known(ours["delta"]):
-        return f"Our model reaches {number(ours['value'])}; it was not compared to a baseline here."
+        return f"Our model reaches {number(ours['value'], digits, fixed=True)}; it was not compared to a baseline here."
     rival = _newest([r for r in rows if r["predictor"] == best])
     role = "control" if best.startswith(CONTROL) else "baseline"
     against = best if best == CHANCE else f"{best}, the best tuned {role}"
-    against += f" ({number(rival['value'])})" if rival else ""
-    change = f"difference {number(ours['delta'], sign=True)}"
+    against += f" ({number(rival['value'], digits, fixed=True)})" if rival else ""
+    change = f"difference {number(ours['delta'], digits, sign=True, fixed=True)}"
     if figures.known(ours["delta_low"]) and figures.known(ours["delta_high"]):
-        change += f", 95% {interval(ours['delta_low'], ours['delta_high'], sign=True)}"
-    value = number(ours["value"])
+        change += f", 95% {interval(ours['delta_low'], ours['delta_high'], digits, sign=True)}"
+    value = number(ours["value"], digits, fixed=True)
     return {
         "better": f"Our model ({value}) does better than {against}: {change}.",
         "worse": f"Our model ({value}) loses to {against}: {change}.",

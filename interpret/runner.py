@@ -231,7 +231,7 @@ def p_value(value: float, null: np.ndarray, tail: str) -> float:
     return float((1 + extreme.sum()) / (len(null) + 1))
 
 
-def q_values(p: Sequence[float]) -> np.ndarray:
+def q_values(p: Sequence[float] | np.ndarray) -> np.ndarray:
     """Benjamini and Hochberg 1995 adjusted p values, in the order given."""
     p_m = np.asarray(p, dtype=np.float64)
     m, order = len(p_m), np.argsort(p_m)

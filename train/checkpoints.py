@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,11 +161,14 @@ def read_checked(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise NotThere(f"checkpoint {path}", expected="a file that training wrote")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch's own reader meets garbage with errors of any kind
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"part {damaged} has another checksum than was written")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise MalformedFile(
-            f"checkpoint {path}", got=str(error).split("\n")[0], fix="Delete it and train again."
-        ) from error
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).split("\n")[0]
+        raise MalformedFile(f"checkpoint {path}", got=reason, fix="Delete it and train again.") from error
 
 
 def save_trained(trained: Trained, path: Path) -> None:

@@ -222,7 +222,14 @@ def optimise(
         TrainStep(model, recipe.objective), _optimiser(learning, recipe.optim), move_to_device=True
     )
     average = deepcopy(model).eval()
-    state: dict[str, Any] = {"step": 0, "best_step": 0, "best_valid": math.inf, "stale": 0, "history": "[]"}
+    state: dict[str, Any] = {
+        "step": 0,
+        "best_step": 0,
+        "best_valid": math.inf,
+        "stale": 0,
+        "history": "[]",
+        "losses": "[]",
+    }
     best = deepcopy(average.state_dict())
     if path is not None and (path / "last.pt").exists():
         kept = read_checked(path / "last.pt")
@@ -231,7 +238,7 @@ def optimise(
         optimiser.load_state_dict(kept["optimiser"])
         best, state = kept["best"], kept["state"]
     history: list[dict[str, float]] = json.loads(state["history"])
-    losses: list[float] = []
+    losses: list[float] = json.loads(state["losses"])
     batches = feed.batches(state["step"])
 
     def evaluate() -> float:
@@ -272,7 +279,7 @@ def optimise(
                         slow.lerp_(fast, 1 - recipe.optim.average)
             valid = evaluate() if state["step"] % recipe.stop.every == 0 else None
             if path is not None and state["step"] % recipe.stop.save_every == 0:
-                state["history"] = json.dumps(history)
+                state.update(history=json.dumps(history), losses=json.dumps(losses))
                 write_atomic(
                     path / "last.pt",
                     {

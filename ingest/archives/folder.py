@@ -17,9 +17,10 @@ VERSION = "local"
 # suffix -> reader, for files that are a recording by themselves
 READERS = {".nwb": "nwb", ".edf": "edf", ".bdf": "edf", ".hea": "wfdb", ".wav": "wav"}
 # names of annotation files beside a WFDB header; another file of the same name is not one
-ANNOTATORS = frozenset(
-    "atr ari al ann apn arousal ecg gqrs gqrsh gqrsl hypn marker pu pu0 pu1 qrs seizures st sqrs sta stb stc wabp wqrs".split()
-)
+ANNOTATORS = {
+    "atr", "ari", "al", "ann", "apn", "arousal", "ecg", "gqrs", "gqrsh", "gqrsl", "hypn", "marker", "pu", "pu0", "pu1",
+    "qrs", "seizures", "st", "sqrs", "sta", "stb", "stc", "wabp", "wqrs",
+}  # fmt: skip
 # one's own files need no licence to be looked at; their bytes never leave this lake
 OWN = Licence(spdx="LicenseRef-own", text="one's own file, no terms stated", source="local folder", redistribute=False)
 

@@ -178,6 +178,16 @@ def _texts(texts: list[str]) -> np.ndarray:
     return np.array(["" if text == MISSING else text for text in texts], dtype=str)
 
 
+def _same_space(run: Run, name: str) -> Run:
+    """The run less the files about positions in another space than a table's."""
+    space = _entities(name).get("space")
+    return replace(run, files=tuple(n for n in run.files if _entities(n).get("space") in (None, space)))
+
+
+def _entities(name: str) -> dict[str, str]:
+    return entities(split(PurePosixPath(name).name)[0])
+
+
 def positions(run: Run, suffix: str, ids: tuple[str, ...], unit_key: str, notes: list[str]) -> np.ndarray | None:
     """Where channels or optodes are.
 

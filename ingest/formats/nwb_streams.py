@@ -69,8 +69,9 @@ def series(nwb: Any, path: str, notes: list[str]) -> dict[str, Stream]:
             modality = _modality(item)
             stream = _events(item, modality) if _is_events(item) else _samples(item, modality, path)
             found.append((modality, item.name, stream))
-            if item.comments and item.comments != "no comments":  # pynwb's own words for none
-                notes.append(f"{_where(item)}: {' '.join(str(item.comments).split())[:240]}")
+            comments = str(getattr(item, "comments", "") or "")
+            if comments not in ("", "no comments"):  # pynwb's own words for none
+                notes.append(f"{_where(item)}: {' '.join(comments.split())[:240]}")
     shared = Counter(modality for modality, _, _ in found)
     names = [modality if shared[modality] == 1 else f"{modality}_{sanitise(name)}" for modality, name, _ in found]
     repeated = Counter(names)

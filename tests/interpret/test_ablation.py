@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import r2_score
 
-from neurofmx.interpret import ablation
+from neurofmx.interpret import ablation, answers
 from neurofmx.interpret.activations import held_out, initial
 from neurofmx.interpret.catalog import analysis_for
+from neurofmx.interpret.channels import MAX_GROUPS, channel_groups, random_groups
 from neurofmx.interpret.runner import Data, run
 from neurofmx.interpret.terms import Metric
 from neurofmx.tokenize.windows import RecordingWindows, TaskData
@@ -67,15 +69,15 @@ def planted(request, tmp_path_factory) -> tuple[TaskData, dict[int, Trained]]:
 
 def ablated(data: TaskData, trained: dict[int, Trained]):
     parts, _ = held_out(data, trained)
-    groups = ablation.channel_groups(data, {})
-    return groups, ablation.ablate_channels(data, trained, parts, groups, seed=0)
+    groups = channel_groups(data, {})
+    return groups, answers.ablate_channels(data, trained, parts, groups, seed=0)
 
 
 def score_of(data: TaskData) -> Metric:
     return "balanced_accuracy" if data.kind == "class" else "r2"
 
 
-def as_data(said: ablation.Predictions) -> Data:
+def as_data(said: answers.Predictions) -> Data:
     return said.as_data("task", confirmatory=False, provenance={})
 
 
@@ -99,7 +101,7 @@ def test_answers_are_those_that_the_network_gives_to_windows_so_changed(planted)
     network, windows = trained[part.fold], part.windows
     batch = network.batch("task", windows, part.rows)
     partner = np.roll(np.arange(len(part.rows)), 5)
-    said = ablation._swapped(network, "task", batch, [({"lfp": [1, 4]}, partner), ({"lfp": [PLANTED]}, None)])
+    said = answers._swapped(network, "task", batch, [({"lfp": [1, 4]}, partner), ({"lfp": [PLANTED]}, None)])
     moved = windows.take(part.rows)
     values = moved.values["lfp"].copy()
     values[:, :, [1, 4]] = values[partner][:, :, [1, 4]]
@@ -115,7 +117,9 @@ def stirred(trained: dict[int, Trained]) -> dict[int, Trained]:
     found = {}
     for fold, network in trained.items():
         model = deepcopy(network.model)
-        torch.nn.init.normal_(model.heads[0].out.weight, std=0.3, generator=torch.Generator().manual_seed(0))
+        drawn = torch.Generator().manual_seed(0)
+        for parameter in model.group("head"):
+            torch.nn.init.normal_(parameter, std=0.3, generator=drawn)
         found[fold] = replace(network, model=model)
     return found
 
@@ -124,12 +128,12 @@ def test_a_block_is_replaced_by_what_it_adds_elsewhere(planted) -> None:
     data, trained = planted
     trained = stirred(trained)
     parts, _ = held_out(data, trained)
-    said = ablation.ablate_block(data, trained, parts, 0, seed=0)
+    said = answers.ablate_block(data, trained, parts, 0, seed=0)
     n, outputs = len(said.unit), said.arrays["intact"].shape[1:]
-    assert said.arrays["without"].shape == (n, ablation.EXCHANGES, *outputs)
-    assert said.arrays["turned"].shape == (n, ablation.TURNS, *outputs)
+    assert said.arrays["without"].shape == (n, answers.EXCHANGES, *outputs)
+    assert said.arrays["turned"].shape == (n, answers.TURNS, *outputs)
     found = run(analysis_for("block_ablation", score_of(data)), as_data(said), seed=0)
-    assert len(found.null) == ablation.TURNS and found.status in ("significant", "not significant")
+    assert len(found.null) == answers.TURNS and found.status in ("significant", "not significant")
 
 
 def test_pushes_move_the_site_and_nothing_else(planted) -> None:
@@ -137,15 +141,17 @@ def test_pushes_move_the_site_and_nothing_else(planted) -> None:
     part = held_out(data, trained)[0][0]
     network = stirred(trained)[part.fold]
     batch = network.batch("task", part.windows, part.rows)
-    before, after = ablation._held(network, "task", batch, ("population", "block.0"))
+    before, after = answers._held(network, "task", batch, ("population", "block.0"))
     whole = network.predict("task", part.windows, part.rows)
-    still = ablation._pushed(network, "task", batch, "block.0", [[torch.zeros_like(after[0])]])
-    np.testing.assert_allclose(still[:, 0], whole, atol=1e-5)
-    off = ablation._pushed(network, "task", batch, "block.0", [[before[0] - after[0]]] * 3)
-    bypassed = ablation._decode(network, "task", batch, {"block.0": lambda tokens: before[0]})
-    for push in range(3):
-        np.testing.assert_allclose(off[:, push], bypassed, atol=1e-4)
-    assert np.abs(bypassed - whole).max() > 1e-3
+    push = 0.5 * torch.randn(after[0].shape, generator=torch.Generator().manual_seed(1))
+    pushes = [[torch.zeros_like(push)], [before[0] - after[0]], [push]]
+    said = answers._pushed(network, "task", batch, 0, after, pushes)
+    np.testing.assert_allclose(said[:, 0], whole, atol=1e-5)
+    for place, edit in ((1, lambda tokens: before[0]), (2, lambda tokens: tokens + push)):
+        with torch.no_grad():
+            decoded = network.model(batch, "task", edits={"block.0": edit}).decode
+        np.testing.assert_allclose(said[:, place], answers._in_units(network, "task", decoded), atol=1e-4)
+    assert np.abs(said[:, 1] - whole).max() > 1e-3
 
 
 def test_blocks_and_networks_that_no_answer_hangs_on_are_invalid(planted) -> None:
@@ -154,7 +160,7 @@ def test_blocks_and_networks_that_no_answer_hangs_on_are_invalid(planted) -> Non
     parts, _ = held_out(data, dull)
     for name, said in (
         ("channel_ablation", ablated(data, dull)[1]),
-        ("block_ablation", ablation.ablate_block(data, dull, parts, 0, seed=0)),
+        ("block_ablation", answers.ablate_block(data, dull, parts, 0, seed=0)),
     ):
         found = run(analysis_for(name, score_of(data)), as_data(said), seed=0)
         assert found.status == "invalid" and found.reason
@@ -169,11 +175,12 @@ def test_a_block_counts_when_it_loses_more_than_pushes_of_its_size(special: bool
         return y.reshape(n, *[1] * len(many), 1) + noise * rng.standard_normal((n, *many, 1))
 
     arrays = {"y": y, "intact": said(0.1), "without": said(0.8, 2), "mean": said(0.5)}
-    arrays["turned"] = said(0.2 if special else 0.8, ablation.TURNS)
+    arrays["turned"] = said(0.2 if special else 0.8, answers.TURNS)
     unit = (np.arange(n) // 20).astype(str)
-    given = ablation.Predictions(arrays=arrays, unit=unit, session=np.full(n, "s"), model=np.zeros(n, int))
+    given = answers.Predictions(arrays=arrays, unit=unit, session=np.full(n, "s"), model=np.zeros(n, int))
     found = run(analysis_for("block_ablation", "r2"), as_data(given), seed=0)
-    assert found.value == pytest.approx(0.63, abs=0.1) and found.ci95[0] < found.value < found.ci95[1]
+    lost = np.mean([r2_score(y, arrays["without"][:, i]) for i in range(2)])
+    assert found.value == pytest.approx(r2_score(y, arrays["intact"]) - lost) and found.ci95[0] > 0
     assert (found.status == "significant") == special
 
 
@@ -189,22 +196,22 @@ def test_p_of_groups_that_carry_nothing_holds_its_level_over_their_number() -> N
             "without": (y[:, None] + noise[:, 1:])[:, :, None],
             "mean": y[:, None],
         }
-        given = ablation.Predictions(arrays=arrays, unit=unit, session=np.full(100, "s"), model=np.zeros(100, int))
+        given = answers.Predictions(arrays=arrays, unit=unit, session=np.full(100, "s"), model=np.zeros(100, int))
         low += ablation.channel_ablation(as_data(given), rng, 199, metric="r2").arrays["p"].min() <= 0.05
     assert low / 200 <= 0.09
 
 
 def test_groups_are_regions_or_channels_or_stretches() -> None:
     one, two = made("continuous"), made("continuous", recording="sim:a@1/s")
-    assert len(ablation.channel_groups(task_of("continuous", one, two), {})) == CHANNELS
+    assert len(channel_groups(task_of("continuous", one, two), {})) == CHANNELS
     regions = {("sim:a@1/r", "lfp", f"c{i}"): "V1" if i < 4 else "CA1" for i in range(CHANNELS)}
-    groups = ablation.channel_groups(task_of("continuous", one), regions)
+    groups = channel_groups(task_of("continuous", one), regions)
     assert [(g.name, len(g.channels)) for g in groups] == [("lfp V1", 4), ("lfp CA1", 2)]
     many = replace(one, channels={"lfp": tuple(f"u{i}" for i in range(40))})
-    groups = ablation.channel_groups(task_of("continuous", many), {})
-    assert len(groups) == ablation.MAX_GROUPS and groups[0].name == "lfp u0 to u3"
+    groups = channel_groups(task_of("continuous", many), {})
+    assert len(groups) == MAX_GROUPS and groups[0].name == "lfp u0 to u4"
     assert sum(len(g.channels) for g in groups) == 40
-    dealt = ablation.random_groups(groups, np.random.default_rng(0))
+    dealt = random_groups(groups, np.random.default_rng(0))
     assert [len(g.channels) for g in dealt] == [len(g.channels) for g in groups]
     assert frozenset().union(*(g.channels for g in dealt)) == frozenset().union(*(g.channels for g in groups))
 
@@ -212,5 +219,5 @@ def test_groups_are_regions_or_channels_or_stretches() -> None:
 def test_partners_are_other_windows() -> None:
     rng = np.random.default_rng(0)
     for n in (2, 3, 10):
-        for partner in ablation._partners(n, 2, rng):
+        for partner in answers._partners(n, 2, rng):
             assert sorted(partner) == list(range(n)) and (partner != np.arange(n)).all()

@@ -9,7 +9,8 @@ import pytest
 from neurofmx import catalog
 from neurofmx.ingest.simulate import SimSpec, simulate
 from neurofmx.interpret.activations import MAX_ROWS, capture, held_out, in_runs, initial, probe_folds
-from neurofmx.interpret.catalog import ANALYSES, arrays_json, interpret_task, regions_of
+from neurofmx.interpret.catalog import ANALYSES, arrays_json, interpret_task
+from neurofmx.interpret.channels import regions_of
 from neurofmx.splits import block_folds
 from neurofmx.tokenize.catalog import spec
 from neurofmx.tokenize.grid import tokenize
@@ -18,6 +19,7 @@ from neurofmx.tokenize.windows import TaskData, continuous_windows, task_fields
 from neurofmx.train.checkpoints import Trained, load_trained
 from neurofmx.train.loop import fit
 from neurofmx.train.recipes import OptimConfig, tiny
+from neurofmx.types import Finding
 
 FOLDS = 3
 
@@ -51,7 +53,7 @@ def trained(data, tmp_path_factory) -> dict[int, Trained]:
     return {f: load_trained(fit(recipe, {data.name: data}, fold=f, out=out).path) for f in range(FOLDS)}
 
 
-def plain(finding) -> tuple:
+def plain(finding: Finding) -> str:
     arrays = {k: np.asarray(v).tolist() for k, v in finding.arrays.items()}
     return repr((finding.analysis, finding.subject, finding.value, finding.p, finding.q, finding.ci95, finding.status,
                  finding.null.tolist(), dict(finding.scalars), arrays, finding.caveats))  # fmt: skip

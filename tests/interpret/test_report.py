@@ -229,6 +229,16 @@ def test_a_loss_is_said_in_words_and_ladders_are_apart(page: Page) -> None:
     assert "Our model (0.310) loses to wiener, the best tuned baseline (0.450): difference \u22120.140" in page.text
 
 
+def test_a_local_folder_is_not_given_away(lake: Lake, tmp_path: Path) -> None:
+    refusal = {"recording_id": "folder:mine@local/a", "reasons": ["broken"], "raw_sha256": [], "released": True,
+               "source_url": ["file:///home/jane%20doe/a%20b.nwb", "file:///home/jane/c.nwb"]}  # fmt: skip
+    catalog.put(lake, "quarantine", "a", [refusal])
+    page = Page(write_report(lake, tmp_path / "report.html").read_text())
+    assert "a b.nwb and 1 more" in page.text
+    assert "jane" not in page.text
+    assert "let in by a person" in page.text
+
+
 def test_the_same_lake_gives_the_same_bytes(filled: Lake, written: Path, tmp_path: Path) -> None:
     again = write_report(filled, tmp_path / "again.html").read_bytes()
     assert again == written.read_bytes()
@@ -331,6 +341,14 @@ def test_number_for_reading() -> None:
     ]
     assert figures.number(0.0001) == "1.00e\u221204"
     assert figures.number(0.5, 2, sign=True) == "+0.50"
+    assert figures.number(-0.0001, fixed=True) == "0.000"
+
+
+def test_decimals_are_shared_and_show_something() -> None:
+    assert figures.decimals([0.5, 0.0001, None]) == 3
+    assert figures.decimals([2e-5, float("nan")]) == 7
+    (block,) = score_blocks([score("t", "chance", 3e-5, metric="mse")], {})
+    assert block["rows"][0]["ci"] == "\u22120.0399700 to 0.0400300"
 
 
 def test_heat_map_marks_negative_and_certain_cells() -> None:

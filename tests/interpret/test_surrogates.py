@@ -9,7 +9,7 @@ from neurofmx.interpret.surrogates import correlation_rows, long_enough, sign_fl
 
 
 def ar(rng: np.random.Generator, n: int, rho: float) -> np.ndarray:
-    return lfilter([1.0], [1.0, -rho], rng.standard_normal(n + 200))[200:]
+    return np.asarray(lfilter([1.0], [1.0, -rho], rng.standard_normal(n + 200)))[200:]
 
 
 def test_shifts_keep_order_and_permutations_keep_sessions() -> None:

@@ -1,0 +1,178 @@
+"""The closed-form start against scikit-learn, fold by fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from neurofmx.tokenize.windows import TaskData
+from neurofmx.train.feed import Feed, make_feed
+from neurofmx.train.linear import LinearStart, linear_start
+from neurofmx.train.loop import set_linear, untrained
+from neurofmx.train.recipes import FeedConfig, LinearConfig, Recipe
+
+Plant = Callable[..., TaskData]
+CONFIG = FeedConfig(bins=48, shared=("eeg",))
+LAGS = (-1, 0)
+
+
+def _feed(task: TaskData) -> Feed:
+    return make_feed({task.name: task}, fold=0, config=CONFIG, seed=0)
+
+
+def _design(feed: Feed, rows: np.ndarray, lags: Sequence[int] = LAGS) -> np.ndarray:
+    """(N, T, K C): normalised channels at each lag, zero beyond the window."""
+    x = feed.batch("move", 0, rows).streams["spikes"].values.numpy()[..., 0]
+    parts = []
+    for lag in lags:
+        moved = np.zeros_like(x)
+        for t in range(x.shape[1]):
+            if 0 <= t + lag < x.shape[1]:
+                moved[:, t] = x[:, t + lag]
+        parts.append(moved)
+    return np.concatenate(parts, axis=-1).astype(np.float64)
+
+
+def _alpha(x: np.ndarray, penalty: float) -> float:
+    centred = x - x.mean(0)
+    return penalty * float(np.linalg.eigvalsh(centred.T @ centred).mean())
+
+
+def _decoded(start: LinearStart, task: TaskData, recipe: Recipe, rows: np.ndarray, number: int = 0) -> np.ndarray:
+    trained = untrained(recipe, {task.name: task}, fold=0)
+    set_linear(trained.model, start)
+    return trained.predict(task.name, task.recordings[number], rows)
+
+
+def test_one_recording_is_ridge_regression(plant: Plant, short: Recipe) -> None:
+    task = plant()
+    feed = _feed(task)
+    start = linear_start(feed, LinearConfig(), LAGS)
+    rows = feed.train_rows["move", 0]
+    x = _design(feed, rows).reshape(-1, 10)
+    y = task.recordings[0].target[rows].reshape(-1, 2)
+    ridge = Ridge(alpha=_alpha(x, start.penalty["move"][0])).fit(x, y)
+    held = np.flatnonzero(task.recordings[0].fold == 0)
+    expected = ridge.predict(_design(feed, held).reshape(-1, 10)).reshape(len(held), 12, 2)
+    np.testing.assert_allclose(_decoded(start, task, short, held), expected, rtol=1e-3, atol=1e-3)
+    truth = task.recordings[0].target[held]
+    assert 1 - np.square(truth - expected).sum() / np.square(truth - truth.mean((0, 1))).sum() > 0.9
+
+
+def test_offsets_come_from_fits_that_did_not_see_them(plant: Plant) -> None:
+    task = plant()
+    feed = _feed(task)
+    config = LinearConfig(inner_folds=3)
+    start = linear_start(feed, config, LAGS)
+    rows = feed.train_rows["move", 0]
+    units = task.recordings[0].unit[rows]
+    order = list(dict.fromkeys(units))
+    inner = np.array([order.index(u) % 3 for u in units])
+    x = _design(feed, rows)
+    y = feed.batch("move", 0, rows).targets["move"].values.numpy().astype(np.float64)
+    for which in range(3):
+        seen = inner != which
+        flat = x[seen].reshape(-1, 10)
+        ridge = Ridge(alpha=_alpha(flat, start.penalty["move"][0])).fit(flat, y[seen].reshape(-1, 2))
+        expected = ridge.predict(x[~seen].reshape(-1, 10)).reshape(-1, 12, 2)
+        np.testing.assert_allclose(start.offset["move", 0][rows[~seen]], expected, rtol=1e-3, atol=1e-3)
+    others = np.setdiff1d(np.arange(len(task.recordings[0])), rows)
+    assert not start.offset["move", 0][others].any()
+
+
+def test_windows_of_classes_are_logistic_regression(plant: Plant, short: Recipe) -> None:
+    task = plant(kind="class", windows=80)
+    feed = _feed(task)
+    start = linear_start(feed, LinearConfig(), LAGS)
+    assert start.weight["move"].shape == (5, 1, 1, 3)
+    rows = feed.train_rows["move", 0]
+    x = feed.batch("move", 0, rows).streams["spikes"].values.numpy()[..., 0].mean(1).astype(np.float64)
+    decay = start.penalty["move"][0] * x.var(0).mean()
+    peer = LogisticRegression(C=1 / (decay * len(x)), tol=1e-8, max_iter=1000).fit(x, task.recordings[0].target[rows])
+    held = np.flatnonzero(task.recordings[0].fold == 0)
+    z = feed.batch("move", 0, held).streams["spikes"].values.numpy()[..., 0].mean(1)
+    np.testing.assert_allclose(_decoded(start, task, short, held), peer.predict_proba(z), atol=5e-3)
+
+
+def test_penalty_grows_with_noise(plant: Plant) -> None:
+    clean, noise = plant(), plant()
+    windows = noise.recordings[0]
+    random = np.random.default_rng(5).standard_normal(windows.target.shape).astype(np.float32)
+    noise = replace(noise, recordings=(replace(windows, target=random),))
+    chosen = [linear_start(_feed(t), LinearConfig(), LAGS).penalty["move"][0] for t in (clean, noise)]
+    assert chosen == [1e-3, 10.0]
+
+
+def test_repeated_channels_lose_nothing_to_the_rank(plant: Plant, short: Recipe) -> None:
+    task = plant()
+    windows = task.recordings[0]
+    wide = replace(
+        task,
+        recordings=(
+            replace(
+                windows,
+                values={"spikes": np.tile(windows.values["spikes"], (1, 1, 40, 1))},
+                mask={"spikes": np.tile(windows.mask["spikes"], (1, 1, 40))},
+                channels={"spikes": tuple(f"c{i}" for i in range(200))},
+            ),
+        ),
+    )
+    held = np.flatnonzero(windows.fold == 0)
+    config = LinearConfig(penalties=(1e-9,), rank=5)
+    narrow = _decoded(linear_start(_feed(task), config, LAGS), task, short, held)
+    broad = _decoded(linear_start(_feed(wide), config, LAGS), wide, short, held)
+    np.testing.assert_allclose(broad, narrow, atol=2e-3)
+    tall = replace(wide, recordings=(wide.recordings[0].take(np.arange(8)),))  # fewer bins than features
+    assert np.isfinite(linear_start(_feed(tall), config, LAGS).weight["move"]).all()
+
+
+def test_recordings_that_share_channels_share_a_fit(plant: Plant, join: Callable[..., TaskData], short: Recipe) -> None:
+    names = ("simulated:planted@1/one", "simulated:planted@1/two", "simulated:other@1/one")
+    task = join(*(plant(recording=n, modality="eeg", seed=i) for i, n in enumerate(names)))
+    start = linear_start(_feed(task), LinearConfig(), LAGS)
+    assert len(start.penalty["move"]) == 2
+    assert np.array_equal(start.bias["move"][0], start.bias["move"][1])
+    assert not np.array_equal(start.bias["move"][0], start.bias["move"][2])
+
+
+def test_one_unit_alone_is_cut_in_stretches(plant: Plant) -> None:
+    task = plant(windows=12)
+    windows = task.recordings[0]
+    unit = np.where(windows.fold == 2, "a", np.where(windows.fold == 0, "b", "c"))
+    keep = np.isin(windows.fold, [0, 1, 2])
+    start = linear_start(_feed(replace(task, recordings=(replace(windows, unit=unit).take(keep),))), LinearConfig(), LAGS)
+    assert np.abs(start.offset["move", 0]).sum() > 0
+
+
+def test_a_fit_to_one_inner_fold_takes_the_middle_penalty(plant: Plant) -> None:
+    start = linear_start(_feed(plant()), LinearConfig(inner_folds=1, penalties=(0.1, 1.0, 10.0)), LAGS)
+    assert start.penalty["move"] == (1.0,)
+    assert not start.offset["move", 0].any()
+
+
+def test_a_recording_that_is_held_out_whole_takes_part_in_nothing(plant: Plant, join: Callable[..., TaskData]) -> None:
+    other = plant(recording="simulated:planted@1/two", seed=3)
+    windows = other.recordings[0]
+    task = join(plant(), replace(other, recordings=(replace(windows, fold=np.zeros_like(windows.fold)),)))
+    start = linear_start(_feed(task), LinearConfig(), LAGS)
+    assert len(start.penalty["move"]) == 1
+    assert not start.weight["move"][5:].any()
+    assert not start.bias["move"][1].any()
+
+
+@pytest.mark.parametrize("missing", [0.2, 0.6])
+def test_unknown_targets_are_left_out(plant: Plant, missing: float) -> None:
+    task = plant()
+    windows = task.recordings[0]
+    known = np.random.default_rng(0).random(windows.target_mask.shape) > missing
+    wrong = np.where(known[..., None], windows.target, np.float32(np.nan))
+    blank = np.where(known[..., None], windows.target, np.float32(0))
+    fits = [
+        linear_start(_feed(replace(task, recordings=(replace(windows, target=t, target_mask=known),))), LinearConfig(), LAGS)
+        for t in (wrong, blank)
+    ]
+    assert np.array_equal(fits[0].weight["move"], fits[1].weight["move"])
