@@ -66,8 +66,7 @@ def evaluate_task(
     found = predictions(task, data, trained, _opened(task, data, lake, recordings))
     scores = judged(task, data, found, seed=seed, snapshot=snapshot, lake=lake, checkpoints=checkpoints)
     if lake is not None:
-        keep_task(lake, task)
-        _store(lake, task, scores, checkpoints)
+        keep(lake, task, scores, checkpoints)
     return scores
 
 
@@ -109,7 +108,8 @@ def judged(
         own = interval(values[one.name], weights)
         compared = one.name in (OURS, UNTRAINED)
         gain = paired(values[one.name], values[best], weights) if compared else Interval(value=NAN, low=NAN, high=NAN)
-        runs = {str(f): checkpoints[f] for f in folds_of(data) if f in checkpoints} if one.name in (OURS, UNTRAINED) else {}
+        # the network without training is made from the recipes of the same runs
+        runs = {str(f): checkpoints[f] for f in folds_of(data) if f in checkpoints} if compared else {}
         details = {**one.details, "inner": one.inner, "runs": runs, "margin": task.margin, "draws": DRAWS}
         scores.append(
             Score(
@@ -124,7 +124,7 @@ def judged(
                 unit=task.unit,
                 split=split,
                 recordings=scored,
-                checkpoint=",".join(dict.fromkeys(runs.values())),
+                checkpoint=",".join(dict.fromkeys(runs.values())) if one.name == OURS else "",
                 snapshot=snapshot,
                 seed=seed,
                 baseline=best if compared else "",
@@ -194,7 +194,9 @@ def _opened(
     return {w.recording: lake.recording(w.recording) for w in data.recordings}
 
 
-def _store(lake: Lake, task: TaskSpec, scores: list[Score], checkpoints: Mapping[int, str]) -> None:
+def keep(lake: Lake, task: TaskSpec, scores: list[Score], checkpoints: Mapping[int, str]) -> None:
+    """Stores the scores of a task, what they come from, and the task's spec; older scores of the task are replaced."""
+    keep_task(lake, task)
     catalog.put(lake, "scores", task.name, [score_row(s) for s in scores])
     spec = {"parent": task.digest(), "parent_kind": "task", "detail": "{}"}
     parents = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,21 @@ class Predicted:
     details: Mapping[str, Any]
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order whatever the machine's cores: a number derived again is the same, and cores aren't fought over."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def folds_of(data: TaskData) -> list[int]:
     """The folds in which windows are tested, ascending."""
     return sorted({int(f) for w in data.recordings for f in np.unique(w.fold) if f >= 0})
@@ -71,7 +87,8 @@ def classical(task: TaskSpec, data: TaskData, rows: Sequence[Design], name: str)
     baseline = control(name) if any(name in d.controls for d in rows) else baseline_named(name)
     if baseline.kind not in ("any", data.kind):
         raise ConfigError(f"baseline {name!r} of task {task.name}", got=data.kind, expected=f"a {baseline.kind} target")
-    tuned = tune(baseline, rows)
+    with one_thread():
+        tuned = tune(baseline, rows)
     return Predicted(
         name=name,
         arrays=_scattered(data, rows, tuned.predicted),
@@ -96,7 +113,8 @@ def network(task: TaskSpec, data: TaskData, trained: Mapping[int, Trained], name
         out = np.full(shape, np.nan)
         for fold in np.unique(windows.fold[windows.fold >= 0]):
             rows = np.flatnonzero(windows.fold == fold)
-            out[rows] = trained[int(fold)].predict(task.name, windows, rows)
+            with one_thread():
+                out[rows] = trained[int(fold)].predict(task.name, windows, rows)
         arrays.append(out)
     recipe = next(iter(trained.values())).recipe
     return Predicted(

@@ -39,7 +39,10 @@ _ROWS = (
         question="Can the target be read off what this site holds, by a linear map?",
         needs=("x", "y"),
         headline="held-out score of a linear probe (R2 averaged over dimensions, or balanced accuracy)",
-        null=Null(text=f"The target loses its relation to the features. {_SHIFTED}"),
+        null=Null(
+            text=f"The target loses its relation to the features. {_SHIFTED} A surrogate that loses to a constant answer "
+            "counts as one."
+        ),
         assumptions=("the target is stationary inside a session", "sessions hold several of its correlation times"),
         citation="Alain and Bengio 2016; Hewitt and Liang 2019",
         function=probes.linear_probe,

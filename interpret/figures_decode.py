@@ -15,10 +15,10 @@ MOST = 22  # characters of a class's name
 
 
 def traces(times_s: np.ndarray, truth: np.ndarray, predicted: np.ndarray, *, about: str) -> Markup:
-    """Truth and prediction of one target dimension over time; NaN breaks a line.
+    """Truth and prediction of one target dimension over time; NaN, or a step left out, breaks a line.
 
     Args:
-        times_s: (T,) seconds.
+        times_s: (T,) seconds, ascending.
         truth: (T,) what was measured.
         predicted: (T,) what the model said.
         about: name and unit of the dimension.
@@ -29,9 +29,10 @@ def traces(times_s: np.ndarray, truth: np.ndarray, predicted: np.ndarray, *, abo
         return Markup('<p class="none">Nothing to draw.</p>')
     low, high = float(both.min()), float(both.max())
     span, first, length = (high - low) or 1.0, float(times_s[0]), float(times_s[-1] - times_s[0]) or 1.0
+    begins = np.concatenate([[True], np.diff(times_s) > 1.5 * np.median(np.diff(times_s))])
     lines = Markup("").join(
         Markup('<path class="l-{kind}" d="{d}"/>').format(
-            kind=kind, d=_path((times_s - first) * (1000 / length), 5 + 190 * (high - values) / span)
+            kind=kind, d=_path((times_s - first) * (1000 / length), 5 + 190 * (high - values) / span, begins)
         )
         for kind, values in (("truth", truth), ("ours", predicted))
     )
@@ -44,11 +45,11 @@ def traces(times_s: np.ndarray, truth: np.ndarray, predicted: np.ndarray, *, abo
              first=number(first, 1), last=number(first + length, 1))  # fmt: skip
 
 
-def _path(x: np.ndarray, y: np.ndarray) -> str:
+def _path(x: np.ndarray, y: np.ndarray, begins: np.ndarray) -> str:
     parts, open_ = [], False
-    for px, py in zip(x.tolist(), y.tolist()):
+    for px, py, begin in zip(x.tolist(), y.tolist(), begins.tolist()):
         if math.isfinite(py):
-            parts.append(f"{'L' if open_ else 'M'}{px:.1f} {py:.1f}")
+            parts.append(f"{'L' if open_ and not begin else 'M'}{px:.1f} {py:.1f}")
         open_ = math.isfinite(py)
     return "".join(parts)
 

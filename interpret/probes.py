@@ -31,23 +31,25 @@ def linear_probe(data: Data, rng: np.random.Generator, n_null: int) -> Measured:
         n_null: how many.
 
     Returns:
-        R2 averaged over target columns, or balanced accuracy; with selectivity (value less mean of the null), the
-        untrained network's value and a sweep over the penalty beside it.
+        R2 averaged over target columns, or balanced accuracy; with selectivity (value less mean of the surrogates),
+        the untrained network's value and a sweep over the penalty beside it. Surrogates that lose to a constant
+        answer count as one: a probe that beats them but not the constant has read nothing.
     """
     x, y = data.arrays["x"], data.arrays["y"]
     value = probe_score(data, x, y)
     if n_null == 0:
         return Measured(value=value, null=np.empty(0))
     index = surrogate_rows(data.session, rng, n_null, ordered=data.ordered)
-    null = probe_scores(data, x, y, index)
-    scalars = {"selectivity": value - float(null.mean())}
+    surrogates = probe_scores(data, x, y, index)
+    constant = 0.0 if y.ndim > 1 else 1.0 / len(np.unique(y))
+    scalars = {"selectivity": value - float(surrogates.mean())}
     if "x_untrained" in data.arrays:
         scalars["untrained"] = probe_score(data, data.arrays["x_untrained"], y)
     sweep = np.array([probe_score(data, x, y, penalty=p) for p in SWEEP])
     checks = [long_enough("the target", as_columns(y), data.session)] if data.ordered else []
     return Measured(
         value=value,
-        null=null,
+        null=np.maximum(surrogates, constant),
         scalars=scalars,
         arrays={"penalty": np.array(SWEEP), "value_at_penalty": sweep},
         checks=(*checks, _few_rows(data)),

@@ -28,6 +28,7 @@ def decode_view(result: DecodeResult) -> dict[str, Any]:
     return {
         "recording": str(recording.id),
         "block": block,
+        "kept": result.lake is not None,
         "excerpt_says": says,
         "excerpts": drawn,
         "preview": figures.picture(preview_png(recording), f"Preview of every stream of {recording.id}"),

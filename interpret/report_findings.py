@@ -51,8 +51,8 @@ def _finding(row: Row, analysis: Analysis | None) -> dict[str, Any]:
     return {
         "id": row["finding_id"], "analysis": row["analysis"], "task": row["task"] or "", "subject": row["subject"],
         "status": row["status"], "says": _claim(row, about, chance, digits), "figure": figure, "value": value,
-        "chance": chance, "digits": digits, "p": row["p"], "q": row["q"], "ci": interval(row["ci_low"], row["ci_high"], digits),
-        "n_null": len(null),
+        "chance": chance, "digits": digits, "p": row["p"], "q": row["q"],
+        "ci": interval(row["ci_low"], row["ci_high"], digits), "n_null": len(null),
         "reason": row["reason"] or "", "caveats": row["caveats"] or [], "scalars": pairs(row["scalars"]),
         "provenance": sorted((k, str(v)) for k, v in provenance.items()),
         "role": str(provenance.get("role", "")), "question": analysis.question if analysis else "",

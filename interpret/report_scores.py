@@ -118,7 +118,7 @@ def _line(row: Mapping[str, Any], kind: str, digits: int) -> dict[str, Any]:
     return {
         "kind": kind, "predictor": row["predictor"], "id": row["score_id"], "value": row["value"],
         "ci": interval(row["ci_low"], row["ci_high"], digits), "n": row["n"], "units": row["n_units"],
-        "delta": row["delta"], "delta_ci": interval(row["delta_low"], row["delta_high"], digits, sign=True), "baseline": row["baseline"] or "",
+        "delta": row["delta"], "delta_ci": interval(row["delta_low"], row["delta_high"], digits, sign=True),
         "verdict": row["verdict"] or "", "checkpoint": row["checkpoint"] or "", "seed": row["seed"],
         "details": _pretty(row["details"]),
     }  # fmt: skip

@@ -391,6 +391,8 @@ def _write_result(result: RunResult) -> None:
 
 def _read_result(path: Path) -> RunResult:
     fields = json.loads((path / "run.json").read_text())
-    fields["history"] = tuple({k: float(v) for k, v in row.items()} for row in fields["history"])
+    fields["history"] = tuple(
+        {**row, "train": float(row["train"]), "valid": float(row["valid"])} for row in fields["history"]
+    )
     fields["penalty"] = {k: tuple(v) for k, v in fields["penalty"].items()}
     return RunResult(**{**fields, "path": path, "best_valid": float(fields["best_valid"])})

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurofmx.ingest import checks
-from neurofmx.ingest.checks_signal import PIECE, survey
+from neurofmx.ingest.checks_survey import PIECE, survey
 from neurofmx.ingest.judged import blocking
 from neurofmx.ingest.simulate import simulate
 from neurofmx.ingest.simulate_spec import SimSpec

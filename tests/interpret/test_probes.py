@@ -11,6 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, r2_score
 from neurofmx.interpret.catalog import ANALYSES
 from neurofmx.interpret.probes import PENALTY, linear_probe, probe_gain, probe_score, probe_scores, splits
 from neurofmx.interpret.runner import Data, p_value, run
+from neurofmx.interpret.surrogates import surrogate_rows
 
 
 def table(x: np.ndarray, y: np.ndarray, *, networks: int = 2, ordered: bool = False, **more: np.ndarray) -> Data:
@@ -94,10 +95,21 @@ def test_p_is_uniform_where_there_is_nothing(classes: bool) -> None:
     for _ in range(200):
         x = rng.standard_normal((60, 3))
         y = rng.integers(2, size=60) if classes else rng.standard_normal((60, 1))
-        found = linear_probe(table(x, y), rng, 99)
+        data = table(x, y)
+        null = probe_scores(data, x, y, surrogate_rows(data.session, rng, 99, ordered=False))
         ties = 1e-9 * rng.standard_normal(100)  # balanced accuracy is coarse: ties are broken, not counted as extreme
-        p.append(p_value(found.value + ties[0], found.null + ties[1:], "greater"))
+        p.append(p_value(probe_score(data, x, y) + ties[0], null + ties[1:], "greater"))
     assert kstest(p, "uniform").pvalue > 0.01
+
+
+def test_a_probe_that_loses_to_a_constant_has_read_nothing() -> None:
+    rng = np.random.default_rng(20)
+    x = rng.standard_normal((120, 20))
+    y = x[:, :1] * 0.35 + rng.standard_normal((120, 1))
+    data = table(x, y)
+    found, seen = run(ANALYSES["linear_probe"], data, seed=0, n_null=199), linear_probe(data, rng, 199)
+    assert found.value < 0 and found.status == "not significant" and found.p == 1.0
+    assert seen.null.min() >= 0 and found.scalars["selectivity"] > found.value
 
 
 def test_training_that_helps_is_a_gain_and_swapping_networks_is_its_null() -> None:

@@ -7,7 +7,6 @@ import re
 from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 
 from neurofmx import catalog
 from neurofmx.evaluate import controls
+from neurofmx.evaluate.decode import DecodeResult, decode
 from neurofmx.evaluate.tasks import TASKS
 from neurofmx.ingest.simulate import simulate
 from neurofmx.ingest.simulate_spec import SimSpec
@@ -260,7 +260,7 @@ def test_predictors_are_named_as_the_scores_name_them() -> None:
     assert controls.TRIALS.startswith(CONTROL)
 
 
-def decoded(kind: str) -> Any:
+def decoded(kind: str) -> DecodeResult:
     """What decode returns, with example numbers: two dimensions over 400 bins, or two classes over 60 trials."""
     recording = simulate(SimSpec(seed=1, duration_s=20.0, n_units=6))[0]
     task = next(t for t in TASKS.values() if t.target.kind == kind)
@@ -272,8 +272,8 @@ def decoded(kind: str) -> Any:
     else:
         truth = random.normal(size=(400, 2)).cumsum(axis=0)
         predicted, names = truth + random.normal(size=(400, 2)), ("vx", HOSTILE)
-    return SimpleNamespace(recording=recording, task=task, scores=[as_score(r) for r in rows], truth=truth,
-                           predicted=predicted, names=names, times_s=np.arange(len(truth)) * 0.05)  # fmt: skip
+    return DecodeResult(recording=recording, task=task, scores=tuple(map(as_score, rows)), truth=truth, lake=None,
+                        predicted=predicted, names=names, times_s=np.arange(len(truth)) * 0.05)  # fmt: skip
 
 
 def as_score(row: dict[str, Any]) -> Score:
@@ -295,6 +295,23 @@ def test_page_of_one_decoded_recording(kind: str, tmp_path: Path) -> None:
     assert HOSTILE[:6] in page.text
     assert "this holds within one recording" in page.text
     assert result.task.question in page.text
+
+
+@pytest.mark.slow
+def test_page_of_a_recording_that_was_really_decoded(lake: Lake, tmp_path: Path) -> None:
+    recording = simulate(SimSpec(seed=2, duration_s=60.0, n_units=10))[0]
+    result = decode(recording, lake=lake)
+    page = Page(decode_page(result, tmp_path / "decode.html").read_text())
+    assert page.open == []
+    assert len([a for t, a in page.tags if t == "path" and a.get("class") == "l-ours"]) == len(result.names)
+    report = Page(write_report(lake, tmp_path / "report.html").read_text())
+    assert all(score.score_id in page.text and score.score_id in report.text for score in result.scores)
+
+
+def test_a_line_breaks_where_time_is_left_out() -> None:
+    times, values = np.array([0.0, 1.0, 2.0, 9.0, 10.0]), np.array([0.0, 1.0, np.nan, 2.0, 3.0])
+    drawn = str(figures_decode.traces(times, np.arange(5.0), values, about="x"))
+    assert [path.count("M") for path in re.findall(r' d="([^"]*)"', drawn)] == [2, 2]
 
 
 def test_confusion_counts_each_class() -> None:

@@ -166,7 +166,9 @@ def test_no_training_window_and_wrong_names_are_refused(plant: Plant) -> None:
 def test_keys_are_of_the_recording_or_of_the_dataset() -> None:
     book = Vocabulary(channels=(), recordings=(), shared=("eeg",))
     assert book.key("dandi:1@draft/a", "spikes", "u1") == "dandi:1@draft/a|spikes|u1"
-    assert book.key("dandi:1@draft/a", "eeg", "C3") == book.key("dandi:1@draft/b", "eeg", "C3") == "dandi:1@draft|eeg|C3"
+    assert (
+        book.key("dandi:1@draft/a", "eeg", "C3") == book.key("dandi:1@draft/b", "eeg", "C3") == "dandi:1@draft|eeg|C3"
+    )
     assert book.key("dandi:2@draft/a", "eeg", "C3") != book.key("dandi:1@draft/a", "eeg", "C3")
     assert book.key("not an id", "spikes", "u1") == "not an id|spikes|u1"
     with pytest.raises(ConfigError, match="archive:dataset@version/name"):

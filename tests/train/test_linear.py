@@ -144,7 +144,9 @@ def test_one_unit_alone_is_cut_in_stretches(plant: Plant) -> None:
     windows = task.recordings[0]
     unit = np.where(windows.fold == 2, "a", np.where(windows.fold == 0, "b", "c"))
     keep = np.isin(windows.fold, [0, 1, 2])
-    start = linear_start(_feed(replace(task, recordings=(replace(windows, unit=unit).take(keep),))), LinearConfig(), LAGS)
+    start = linear_start(
+        _feed(replace(task, recordings=(replace(windows, unit=unit).take(keep),))), LinearConfig(), LAGS
+    )
     assert np.abs(start.offset["move", 0]).sum() > 0
 
 
@@ -172,7 +174,9 @@ def test_unknown_targets_are_left_out(plant: Plant, missing: float) -> None:
     wrong = np.where(known[..., None], windows.target, np.float32(np.nan))
     blank = np.where(known[..., None], windows.target, np.float32(0))
     fits = [
-        linear_start(_feed(replace(task, recordings=(replace(windows, target=t, target_mask=known),))), LinearConfig(), LAGS)
+        linear_start(
+            _feed(replace(task, recordings=(replace(windows, target=t, target_mask=known),))), LinearConfig(), LAGS
+        )
         for t in (wrong, blank)
     ]
     assert np.array_equal(fits[0].weight["move"], fits[1].weight["move"])
