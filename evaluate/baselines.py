@@ -19,10 +19,19 @@ Predict = Callable[[np.ndarray], np.ndarray]  # rows (n,) bool -> (settings, n',
 Fit = Callable[[Design, frozenset[int]], Predict]  # fits every setting to the rows of some cells
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+RIDGE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+SCALES = ("channel", "field")  # z-score each channel, or each kind of feature over all its channels
 SHRINKAGES = (0.01, 0.05, 0.2, 0.5, 0.9)
-LAGS = {"0": (0,), "-2..2": (-2, -1, 0, 1, 2), "-4..4": tuple(range(-4, 5)), "-9..0": tuple(range(-9, 1))}
+LAGS = {
+    "0": (0,),
+    "-1..1": (-1, 0, 1),
+    "-2..2": (-2, -1, 0, 1, 2),
+    "-4..4": tuple(range(-4, 5)),
+    "-9..0": tuple(range(-9, 1)),
+}
 COLUMNS = 900  # most columns of a regression: its cost grows with their cube
-RANK = 120  # most components of a classifier
+RANK = 300  # most components of a classifier
+FAR = 5.0  # deviations beyond which a feature of a classifier is an artefact and is drawn back
 
 
 @dataclass(frozen=True)
@@ -138,23 +147,25 @@ def _ridges(lag_sets: Sequence[str]) -> Fit:
 
 
 def _ridge(design: Design, cells: frozenset[int], lags: Sequence[int]) -> Predict:
-    """One eigendecomposition serves all penalties, which count in units of the mean eigenvalue of z-scored features."""
+    """One eigendecomposition a scale serves all penalties, which count in units of the mean eigenvalue."""
     x, sums = _summed(design, cells, lags)
     n, sx, sy, xx, xy = (sum(s[i] for s in sums) for i in range(5))
     middle, centre = sx / n, sy / n
     gram, cross = xx - n * np.outer(middle, middle), xy - n * np.outer(middle, centre)
     spread = np.sqrt(np.maximum(np.diag(gram), 0))
-    scale = np.maximum(spread, 0.01 * float(np.median(spread)) + 1e-12)
-    values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
-    rotated, unit = vectors.T @ (cross / scale[:, None]), max(float(values.mean()), 1e-12)
-    weights = [
-        vectors @ (rotated / (np.maximum(values, 0) + penalty * unit)[:, None]) / scale[:, None] for penalty in PENALTIES
-    ]
+    # a channel that hardly ever changes would otherwise enter a test fold hundreds of deviations high
+    each = np.maximum(spread, 0.1 * float(np.median(spread)) + 1e-12)
+    weights = []
+    for scale in (each, np.ones_like(each)):
+        values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
+        rotated, unit = vectors.T @ (cross / scale[:, None]), max(float(values.mean()), 1e-12)
+        for penalty in RIDGE_PENALTIES:
+            weights.append(vectors @ (rotated / (np.maximum(values, 0) + penalty * unit)[:, None]) / scale[:, None])
     joined = np.concatenate(weights, axis=1)
 
     def predict(test: np.ndarray) -> np.ndarray:
         flat = (x[test] - middle) @ joined
-        return flat.reshape(len(flat), len(PENALTIES), -1).transpose(1, 0, 2) + centre
+        return flat.reshape(len(flat), len(weights), -1).transpose(1, 0, 2) + centre
 
     return predict
 
@@ -168,7 +179,7 @@ def _summed(design: Design, cells: frozenset[int], lags: Sequence[int]) -> tuple
     wide = design.x.shape[1] > cap
     key = ("ridge", tuple(lags), cells if wide else None)
     if key not in design.kept:
-        narrow = design.x / np.maximum(design.x.std(axis=0), 1e-9)
+        narrow = design.x / design.field_scale
         if wide:
             narrow = narrow @ _principal(narrow[design.rows(cells)], cap)
         x, sums = design.lagged(narrow, lags), {}
@@ -201,7 +212,7 @@ def _principal(x: np.ndarray, rank: int) -> np.ndarray:
 def _reduced(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(n, R) principal components of features that are z-scored on training rows, of mean variance 1 there."""
     middle, spread = features[rows].mean(axis=0), features[rows].std(axis=0)
-    z = (features - middle) / np.where(spread > 1e-9, spread, 1.0)
+    z = np.clip((features - middle) / np.where(spread > 1e-9, spread, 1.0), -FAR, FAR)
     if z.shape[1] > min(RANK, int(rows.sum()) - 1):
         z = z @ _principal(z[rows], RANK)
     return z / np.sqrt(max(float(z[rows].var(axis=0).mean()), 1e-12))
@@ -269,7 +280,9 @@ def _logistic(x: np.ndarray, y: np.ndarray, classes: int) -> list[tuple[np.ndarr
 
 def _raw_covariances(design: Design) -> np.ndarray:
     if design.raw is None or design.classes != 2:
-        raise ConfigError("spatial baseline", got=f"{design.classes} classes", expected="two, and an input of raw patches")
+        raise ConfigError(
+            "spatial baseline", got=f"{design.classes} classes", expected="two, and an input of raw patches"
+        )
     if "covariance" not in design.kept:
         design.kept["covariance"] = spatial.covariances(design.raw, design.raw_hz)
     return design.kept["covariance"]
@@ -298,13 +311,15 @@ def _grid(**values: Sequence[Any]) -> tuple[dict[str, Any], ...]:
     return tuple(settings)
 
 
-_RIDGE, _WIENER = ("0",), ("-2..2", "-4..4", "-9..0")
+_RIDGE, _WIENER = ("0",), ("-1..1", "-2..2", "-4..4", "-9..0")
+_RIDGE_GRID = _grid(lags=_RIDGE, scale=SCALES, penalty=RIDGE_PENALTIES)
+_WIENER_GRID = _grid(lags=_WIENER, scale=SCALES, penalty=RIDGE_PENALTIES)
 BASELINES: dict[str, Baseline] = {
     row.name: row
     for row in (
         Baseline("chance", "any", ({},), _chance, "the mean, or the shares of the classes, of the training data"),
-        Baseline("ridge", "continuous", _grid(lags=_RIDGE, penalty=PENALTIES), _ridges(_RIDGE), "ridge, this bin alone"),
-        Baseline("wiener", "continuous", _grid(lags=_WIENER, penalty=PENALTIES), _ridges(_WIENER), "ridge over lags"),
+        Baseline("ridge", "continuous", _RIDGE_GRID, _ridges(_RIDGE), "ridge, this bin alone"),
+        Baseline("wiener", "continuous", _WIENER_GRID, _ridges(_WIENER), "ridge over lags"),
         Baseline("kalman", "continuous", kalman.GRID, kalman.fit, "Kalman filter, Wu et al. 2006"),
         Baseline("lda", "class", _grid(shrinkage=SHRINKAGES), _classifier(_lda, "mean"), "shrinkage LDA of means"),
         Baseline("lda_time", "class", _grid(shrinkage=SHRINKAGES), _classifier(_lda, "time"), "LDA of time courses"),

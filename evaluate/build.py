@@ -19,7 +19,7 @@ from neurofmx.tokenize.catalog import spec as token_spec
 from neurofmx.tokenize.grid import stream_of, tokenize
 from neurofmx.tokenize.targets import kept_rows, target_names, trial_target
 from neurofmx.tokenize.windows import RecordingWindows, TaskData, continuous_windows, trial_windows
-from neurofmx.types import Channels, Intervals, Recording, TokenGrid, TokenSpec
+from neurofmx.types import Intervals, Recording, TokenGrid, TokenSpec
 
 Grids = Callable[[Recording, TokenSpec, str], TokenGrid]
 PHASES = "phases"
@@ -111,7 +111,9 @@ def build(task: TaskSpec, recordings: Iterable[Recording], grid: Grids | None = 
         names, fields = found, {m: g.fields for m, g in grids.items()}
         windows.append(own)
     if not windows:
-        raise NotThere(f"recordings for task {task.name}", got="; ".join(f"{k}: {v}" for k, v in left_out.items()) or "none")
+        raise NotThere(
+            f"recordings for task {task.name}", got="; ".join(f"{k}: {v}" for k, v in left_out.items()) or "none"
+        )
     data = TaskData(name=task.name, kind=task.target.kind, names=names, recordings=tuple(windows), fields=fields)
     return Built(data=data, splits=splits, left_out=left_out)
 
@@ -130,7 +132,9 @@ def with_phases(recording: Recording, task: TaskSpec) -> Recording:
         elif phase.align in trials.columns:
             at = np.asarray(trials.columns[phase.align], dtype=np.float64)
         else:
-            raise ConfigError(f"column {phase.align!r} of {task.phases_of!r}", expected=f"one of {sorted(trials.columns)}")
+            raise ConfigError(
+                f"column {phase.align!r} of {task.phases_of!r}", expected=f"one of {sorted(trials.columns)}"
+            )
         starts.append(at + phase.offset_s)
         labels.append(np.full(len(at), phase.label))
     n = len(task.phases)
@@ -157,10 +161,6 @@ def _grids(task: TaskSpec, recording: Recording, grid: Grids) -> dict[str, Token
         tokens = grid(recording, spec, stream)
         if task.standardise:
             tokens = standardised(tokens)
-        if task.split == "recordings":
-            # "channel 3" of another dataset is another place
-            ids = tuple(f"{recording.id.dataset}/{i}" for i in tokens.channels.ids)
-            tokens = replace(tokens, channels=Channels(ids=ids, regions=tokens.channels.regions))
         found[key] = tokens
     return found
 
@@ -248,10 +248,8 @@ def held_together(row: Mapping[str, Any], group: str) -> str:
     return names[group]
 
 
-
-
 def used_time(task: TaskSpec, recording: Recording) -> np.ndarray:
-    """(K, 2) seconds that blocks are cut from: where all inputs and the target are valid, or from first to last trial."""
+    """(K, 2) seconds that blocks are cut from: inputs and target are valid there, or first to last trial."""
     target = task.target
     if target.kind == "class":
         start = trial_target(recording, target)[0]
@@ -270,7 +268,9 @@ def used_time(task: TaskSpec, recording: Recording) -> np.ndarray:
     owner = np.repeat(np.arange(len(sets)), [len(s) for s in sets])
     used = spans.common(np.concatenate(sets), owner, len(sets))
     if not len(used):
-        raise ConfigError(f"time of {recording.id}", got="no second in which inputs and target are valid", expected="some")
+        raise ConfigError(
+            f"time of {recording.id}", got="no second in which inputs and target are valid", expected="some"
+        )
     return used
 
 
@@ -311,7 +311,7 @@ def add_split_rows(lake: Lake, key: str, rows: list[dict[str, Any]]) -> None:
     if moved:
         raise Leakage(
             f"split rows {key}",
-            got=f"{len(moved)} of {len(stored)} would change, first {moved[0]}: {stored[moved[0]]} -> {new.get(moved[0])}",
+            got=f"{len(moved)} of {len(stored)} would change, such as {moved[0]} s from {stored[moved[0]]}",
             expected="rows that never move",
             fix="Give the changed recording a new dataset version, or the changed task a new name.",
         )

@@ -129,7 +129,9 @@ def decode(
 
         def tell(fold: int, step: int, total: int) -> None:
             steps[fold] = step
-            progress(f"training {len(folds)} networks, {sum(steps.values()) / (total * len(folds)):.0%} of the most steps")
+            progress(
+                f"training {len(folds)} networks, {sum(steps.values()) / (total * len(folds)):.0%} of the most steps"
+            )
 
         results = fit_folds(recipe, {task.name: data}, folds, out=out, on=tell)
         trained = {fold: load_trained(result.path) for fold, result in results.items()}
@@ -183,7 +185,9 @@ def _recording(path: str | Path | Recording, lake: Lake | None) -> Recording:
     sessions = local_sessions(path)
     if len(sessions) > 1:
         names = ", ".join(session.files[0].path for session in sessions[:8])
-        raise ConfigError(f"path {path}", got=f"{len(sessions)} recordings", expected="one", fix=f"Name one of: {names}")
+        raise ConfigError(
+            f"path {path}", got=f"{len(sessions)} recordings", expected="one", fix=f"Name one of: {names}"
+        )
     with lake.lock():
         report = ingest_session(sessions[0], lake)
     if report.status not in ("ingested", "unchanged"):

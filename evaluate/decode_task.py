@@ -63,7 +63,9 @@ def decode_task(recording: Recording, target: str | None) -> TaskSpec:
 def choices(recording: Recording) -> Iterator[str]:
     """What can be decoded: signals that people decode first, then columns of trials, then other signals."""
     signals = {n: s for n, s in recording.streams.items() if not isinstance(s, Intervals) and s.modality not in NEURAL}
-    yield from sorted((n for n in signals if signals[n].modality in WANTED), key=lambda n: WANTED.index(signals[n].modality))
+    yield from sorted(
+        (n for n in signals if signals[n].modality in WANTED), key=lambda n: WANTED.index(signals[n].modality)
+    )
     for name, stream in sorted(recording.streams.items()):
         if isinstance(stream, Intervals):
             yield from (f"{name}.{column}" for column in sorted(stream.columns) if len(classes_of(stream, column)) > 1)
@@ -159,7 +161,7 @@ def _of_trials(
     bin_s = _bin_s(recording, inputs)
     apart = float(np.median(np.diff(np.sort(held.start_s))))
     lasts = float(np.median(held.stop_s - held.start_s)) or apart
-    window = min(max(lasts, SHORTEST_S), LONGEST_S, max(apart, SHORTEST_S))
+    window = max(1, round(min(max(lasts, SHORTEST_S), LONGEST_S, max(apart, SHORTEST_S)) / bin_s)) * bin_s
     return TaskSpec(
         name=name,
         question=f"Do {', '.join(rows)} tell {column} of {stream}?",
@@ -167,7 +169,7 @@ def _of_trials(
         inputs=rows,
         bin_s=bin_s,
         target=TargetSpec(
-            kind="class", stream=stream, column=column, classes=classes, duration_s=max(1, round(window / bin_s)) * bin_s
+            kind="class", stream=stream, column=column, classes=classes, duration_s=window
         ),
         n_blocks=BLOCKS,
         n_folds=FOLDS,

@@ -14,7 +14,7 @@ import numpy as np
 
 from neurofmx.tokenize.windows import RecordingWindows, TaskData
 
-SEGMENTS = 16  # most time steps of a window that a time-resolved classifier reads
+SEGMENTS = 24  # most time steps of a window that a time-resolved classifier reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class Design:
         kind: ``continuous`` or ``class``.
         classes: K, or 0.
         x: (n, F) float64, centred; what is unknown is 0, the mean over what is known.
+        kind_of: (F,) int, which field of which modality each feature is.
         y: (n, D) float64 or (n,) int64.
         known: (n,) bool, rows with a target.
         cell: (n,) int; folds, and folds inside training data, are unions of cells.
@@ -40,6 +41,7 @@ class Design:
     kind: str
     classes: int
     x: np.ndarray
+    kind_of: np.ndarray
     y: np.ndarray
     known: np.ndarray
     cell: np.ndarray
@@ -67,6 +69,13 @@ class Design:
         """(n,) rows that follow in the sequence."""
         length = np.bincount(np.unique(self.sequence, return_inverse=True)[1])
         return length[np.unique(self.sequence, return_inverse=True)[1]] - 1 - self.position
+
+    @cached_property
+    def field_scale(self) -> np.ndarray:
+        """(F,) root mean square of each feature's field over its channels: units vanish, loud channels stay loud."""
+        power = np.square(self.x).mean(axis=0)
+        total = np.bincount(self.kind_of, weights=power) / np.maximum(np.bincount(self.kind_of), 1)
+        return np.sqrt(np.maximum(total, 1e-18))[self.kind_of]
 
     @cached_property
     def kept(self) -> dict[Any, Any]:
@@ -136,6 +145,7 @@ def _design(
         kind=data.kind,
         classes=len(data.names) if data.kind == "class" else 0,
         x=x,
+        kind_of=np.unique([f"{m}|{f}" for m, _, f in columns], return_inverse=True)[1],
         y=gather("target").astype(np.int64 if data.kind == "class" else np.float64),
         known=gather("target_mask"),
         cell=cell,

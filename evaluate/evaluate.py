@@ -1,4 +1,4 @@
-"""Scores of one task: every predictor on the same folds, an interval over units, and a verdict against the best baseline."""
+"""Scores of one task: every predictor on the same folds, an interval over units, a verdict on the network."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def task_path(lake: Lake, digest: str) -> Path:
 
 
 def keep_task(lake: Lake, task: TaskSpec) -> Path:
-    """Keeps a task's spec as JSON under its digest, so that its scores can be explained whatever the table says then."""
+    """Keeps a task's spec as JSON under its digest, so that its scores can be explained when the table has changed."""
     path = task_path(lake, task.digest())
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from neurofmx import catalog
 from neurofmx.config import from_plain
-from neurofmx.errors import ConfigError, Mismatch, NotThere
+from neurofmx.errors import Mismatch, NotThere
 from neurofmx.evaluate.spec import TaskSpec
 from neurofmx.lake import Lake
 from neurofmx.provenance import plain
@@ -174,10 +174,14 @@ def render(tree: Mapping[str, Any]) -> Tree:
     if score["verdict"]:
         root.add(f"verdict: {score['verdict']}, {score['delta']:+.4f} against {score['baseline']}")
     asked = root.add(f"task: {task['question']}")
-    asked.add(f"{task['target']['kind']} target {split['target']} from {', '.join(task['inputs'])}, bins {task['bin_s']:g} s")
+    asked.add(
+        f"{task['target']['kind']} target {split['target']} from {', '.join(task['inputs'])}, bins {task['bin_s']:g} s"
+    )
     for caveat in task["caveats"]:
         asked.add(f"caveat: {caveat}")
-    how = root.add(f"split {score['split']}: {task['split']}, {score['n_units']} units ({score['unit']}), n {score['n']}")
+    how = root.add(
+        f"split {score['split']}: {task['split']}, {score['n_units']} units ({score['unit']}), n {score['n']}"
+    )
     how.add("seconds a fold: " + ", ".join(f"{k}: {v:.0f}" for k, v in split["seconds"].items()))
     who = root.add(f"predictor {score['predictor']}, recipe {score['recipe']}, seed {score['seed']}")
     for name in ("what", "grid", "chosen"):
@@ -198,9 +202,7 @@ def render(tree: Mapping[str, Any]) -> Tree:
 
 def _split(lake: Lake, task: TaskSpec, score: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
-        row
-        for r in score["recordings"]
-        for row in catalog.rows(lake, "splits", f"{task.name}|{task.split_id()}|{r}")
+        row for r in score["recordings"] for row in catalog.rows(lake, "splits", f"{task.name}|{task.split_id()}|{r}")
     ]
     seconds: Counter[str] = Counter()
     for row in rows:
@@ -212,7 +214,9 @@ def _split(lake: Lake, task: TaskSpec, score: Mapping[str, Any]) -> dict[str, An
 def _run(lake: Lake, fold: str, run: str) -> dict[str, Any]:
     rows = catalog.rows(lake, "runs", run)
     if not rows:
-        raise NotThere(f"run {run} of fold {fold}", expected="a row of table runs", fix="Train it again: neurofmx train")
+        raise NotThere(
+            f"run {run} of fold {fold}", expected="a row of table runs", fix="Train it again: neurofmx train"
+        )
     wanted = ("run_id", "recipe", "recipe_digest", "recipe_json", "fold", "seed", "snapshot", "tasks", "recordings",
               "path", "steps", "code_version", "started_at")  # fmt: skip
     return {k: rows[0][k] for k in wanted}
@@ -222,9 +226,7 @@ def _recording(lake: Lake, recording: str, kept: Mapping[str, Any]) -> dict[str,
     row = (catalog.rows(lake, "recordings", recording) or [None])[0]
     if row is None:
         raise NotThere(f"recording {recording}", expected="one that is in the lake", fix="Restore it from a snapshot.")
-    files = [
-        json.loads(r["detail"]) for r in catalog.rows(lake, "lineage", recording) if r["parent_kind"] == "raw"
-    ]
+    files = [json.loads(r["detail"]) for r in catalog.rows(lake, "lineage", recording) if r["parent_kind"] == "raw"]
     wanted = ("recording_id", "subject_id", "species", "licence", "citation", "reader", "code_version")
     return {**{k: row[k] for k in wanted}, "digest": kept.get("digest", row["digest"]),
             "unchanged": kept.get("digest", row["digest"]) == row["digest"], "files": files}  # fmt: skip

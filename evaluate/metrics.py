@@ -25,8 +25,10 @@ class Rows:
         truth: (N, D) float64, or (N,) int64 classes.
         predicted: (N, D) float64, or (N, K) class probabilities.
         unit: (N,) int row of the resampling unit.
-        recording: (N,) int row of the recording; no unit lies in two unless ``whole`` units hold recordings.
+        recording: (N,) int row of the recording.
         n_units: U.
+        fit: (N,) int, which fit predicted the row (the fold): what differs between fits by a constant is not compared.
+            None where one fit predicted them all.
     """
 
     truth: np.ndarray
@@ -34,6 +36,13 @@ class Rows:
     unit: np.ndarray
     recording: np.ndarray
     n_units: int
+    fit: np.ndarray | None = None
+
+    def fitted(self) -> np.ndarray:
+        """(N,) int, one number for each pair of a recording and a fit."""
+        if self.fit is None:
+            return self.recording
+        return np.unique(np.stack([self.recording, self.fit]), axis=1, return_inverse=True)[1].reshape(-1)
 
 
 Value = Callable[[np.ndarray], np.ndarray]  # weights (B, U) -> values (B,)
@@ -74,35 +83,35 @@ def value_of(metric: Metric, rows: Rows) -> float:
     return float(metric.prepare(rows)(np.ones((1, rows.n_units)))[0])
 
 
-def _sums(columns: np.ndarray, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """(P, S) sums over each pair of a unit and a recording that occur together, and (P, 2) which pair it is."""
-    pairs, at = np.unique(np.stack([rows.unit, rows.recording], axis=1), axis=0, return_inverse=True)
+def _sums(columns: np.ndarray, unit: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(P, S) sums over each pair of a unit and a group that occur together, and (P, 2) which pair it is."""
+    pairs, at = np.unique(np.stack([unit, group], axis=1), axis=0, return_inverse=True)
     at = at.reshape(-1)
     sums = np.stack([np.bincount(at, weights=c, minlength=len(pairs)) for c in columns.T], axis=1)
     return sums, pairs
 
 
-def _by_recording(sums: np.ndarray, pairs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(B, R, S): the weighted sums inside each recording."""
-    recordings = np.unique(pairs[:, 1])
-    out = np.zeros((len(weights), len(recordings), sums.shape[1]))
-    for r, recording in enumerate(recordings):
-        mine = pairs[:, 1] == recording
+def _by_group(sums: np.ndarray, pairs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(B, R, S): the weighted sums inside each group."""
+    groups = np.unique(pairs[:, 1])
+    out = np.zeros((len(weights), len(groups), sums.shape[1]))
+    for r, group in enumerate(groups):
+        mine = pairs[:, 1] == group
         out[:, r] = weights[:, pairs[mine, 0]] @ sums[mine]
     return out
 
 
-def _moments(rows: Rows) -> Callable[[np.ndarray], np.ndarray]:
-    """Weights -> (B, 6, D): n, centred sums yy, pp, yp about the recordings' means, squared error, absolute error."""
+def _moments(rows: Rows, group: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Weights -> (B, 6, D): n, centred sums yy, pp, yp about the groups' means, squared error, absolute error."""
     y, p = rows.truth, rows.predicted
     d = y.shape[1]
     origin = y.mean(axis=0)  # sums of squares about a near origin lose no digits
     y0, p0 = y - origin, p - origin
     columns = [np.ones((len(y), 1)), y0, p0, y0 * y0, p0 * p0, y0 * p0, (p - y) ** 2, np.abs(p - y)]
-    sums, pairs = _sums(np.concatenate(columns, axis=1), rows)
+    sums, pairs = _sums(np.concatenate(columns, axis=1), rows.unit, group)
 
     def of(weights: np.ndarray) -> np.ndarray:
-        by = _by_recording(sums, pairs, weights)
+        by = _by_group(sums, pairs, weights)
         n, sy, sp, syy, spp, syp, se, ae = np.split(by, [1, *(1 + d * np.arange(1, 7))], axis=2)
         many = np.maximum(n, FLOOR)
         parts = [np.broadcast_to(n, sy.shape), syy - sy * sy / many, spp - sp * sp / many, syp - sy * sp / many, se, ae]
@@ -111,9 +120,9 @@ def _moments(rows: Rows) -> Callable[[np.ndarray], np.ndarray]:
     return of
 
 
-def _continuous(formula: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Value]:
+def _continuous(formula: Callable[[np.ndarray], np.ndarray], *, by_fit: bool = False) -> Callable[[Rows], Value]:
     def prepare(rows: Rows) -> Value:
-        of = _moments(rows)
+        of = _moments(rows, rows.fitted() if by_fit else rows.recording)
         return lambda weights: formula(of(weights))
 
     return prepare
@@ -146,10 +155,10 @@ def _bits_per_spike(rows: Rows) -> Value:
     counts, rates = rows.truth, np.maximum(rows.predicted, 1e-9)
     d = counts.shape[1]
     columns = [np.ones((len(counts), 1)), counts, counts * np.log(rates) - rates]
-    sums, pairs = _sums(np.concatenate(columns, axis=1), rows)
+    sums, pairs = _sums(np.concatenate(columns, axis=1), rows.unit, rows.recording)
 
     def value(weights: np.ndarray) -> np.ndarray:
-        by = _by_recording(sums, pairs, weights)
+        by = _by_group(sums, pairs, weights)
         n, spikes, model = by[..., :1], by[..., 1 : 1 + d], by[..., 1 + d :]
         mean = np.maximum(spikes / np.maximum(n, FLOOR), FLOOR)
         null = spikes * np.log(mean) - n * mean
@@ -160,10 +169,10 @@ def _bits_per_spike(rows: Rows) -> Value:
 
 def _accuracy(rows: Rows) -> Value:
     hit = (rows.predicted.argmax(axis=1) == rows.truth).astype(np.float64)
-    sums, pairs = _sums(np.stack([np.ones(len(hit)), hit], axis=1), rows)
+    sums, pairs = _sums(np.stack([np.ones(len(hit)), hit], axis=1), rows.unit, rows.recording)
 
     def value(weights: np.ndarray) -> np.ndarray:
-        total = _by_recording(sums, pairs, weights).sum(axis=1)
+        total = _by_group(sums, pairs, weights).sum(axis=1)
         return total[:, 1] / np.maximum(total[:, 0], FLOOR)
 
     return value
@@ -174,10 +183,10 @@ def _balanced_accuracy(rows: Rows) -> Value:
     k = rows.predicted.shape[1]
     hot = np.eye(k)[rows.truth]
     hit = hot * (rows.predicted.argmax(axis=1) == rows.truth)[:, None]
-    sums, pairs = _sums(np.concatenate([hot, hit], axis=1), rows)
+    sums, pairs = _sums(np.concatenate([hot, hit], axis=1), rows.unit, rows.recording)
 
     def value(weights: np.ndarray) -> np.ndarray:
-        total = _by_recording(sums, pairs, weights).sum(axis=1)
+        total = _by_group(sums, pairs, weights).sum(axis=1)
         seen, right = total[:, :k], total[:, k:]
         occurs = seen > 0
         recall = np.where(occurs, right / np.maximum(seen, FLOOR), 0.0)
@@ -187,33 +196,28 @@ def _balanced_accuracy(rows: Rows) -> Value:
 
 
 def _auroc(rows: Rows) -> Value:
-    """Share of pairs of a positive and a negative trial of one recording that are in the right order, ties half.
+    """Share of pairs of a positive and a negative trial that are in the right order, ties half.
 
-    Scores of different recordings come from different fits and are not compared with each other.
+    Only trials of one recording and one fit make a pair: another fit has another offset, and pooled across fits
+    even the training prior would score below one half.
     """
     if rows.predicted.shape[1] != 2:
         raise ConfigError("metric auroc", got=f"{rows.predicted.shape[1]} classes", expected="two")
-    score, positive = rows.predicted[:, 1], rows.truth == 1
-    left, right, won, met = [], [], [], []
-    for recording in np.unique(rows.recording):
-        mine = rows.recording == recording
-        units = np.unique(rows.unit[mine])
-        negatives = [np.sort(score[mine & ~positive & (rows.unit == v)]) for v in units]
+    score, positive, group = rows.predicted[:, 1], rows.truth == 1, rows.fitted()
+    found = []  # unit of the positive, unit of the negative, pairs won, pairs, whether the group is one unit
+    for held in (np.flatnonzero(group == g) for g in np.unique(group)):
+        units = np.unique(rows.unit[held])
+        negatives = [np.sort(score[held[~positive[held] & (rows.unit[held] == v)]]) for v in units]
         for u in units:
-            held = score[mine & positive & (rows.unit == u)]
+            mine = score[held[positive[held] & (rows.unit[held] == u)]]
             for v, others in zip(units, negatives):
-                below = np.searchsorted(others, held, side="left")
-                to = np.searchsorted(others, held, side="right")
-                left.append(u)
-                right.append(v)
-                won.append(float((below + to).sum()) / 2)
-                met.append(float(len(held) * len(others)))
-    u, v, wins, pairs = np.array(left, int), np.array(right, int), np.array(won), np.array(met)
-    whole = len(np.unique(rows.recording)) >= rows.n_units  # a unit drawn twice is then two recordings, not one
-    same = u == v
+                below = np.searchsorted(others, mine, side="left") + np.searchsorted(others, mine, side="right")
+                found.append((u, v, float(below.sum()) / 2, float(len(mine) * len(others)), len(units) == 1))
+    u, v, wins, pairs, alone = (np.array(column) for column in zip(*found))
 
     def value(weights: np.ndarray) -> np.ndarray:
-        both = weights[:, u] * (np.where(same, 1.0, weights[:, v]) if whole else weights[:, v])
+        # a unit that is drawn twice and fills its group is two groups, not one of twice the size
+        both = weights[:, u] * np.where(alone, 1.0, weights[:, v])
         total = both @ pairs
         return np.where(total > 0, (both @ wins) / np.maximum(total, FLOOR), 0.5)
 
@@ -225,13 +229,15 @@ METRICS: dict[str, Metric] = {
     for row in (
         Metric("r2", "continuous", _continuous(_r2), True, "1 - squared error / variance in a recording, all dims"),
         Metric("r2_mean", "continuous", _continuous(_r2_mean), True, "mean over dimensions of R2"),
-        Metric("pearson", "continuous", _continuous(_pearson), True, "mean over dimensions of Pearson's r"),
+        Metric(
+            "pearson", "continuous", _continuous(_pearson, by_fit=True), True, "Pearson's r about the means of each fit"
+        ),
         Metric("mse", "continuous", _continuous(_mse), False, "mean squared error"),
         Metric("mae", "continuous", _continuous(_mae), False, "mean absolute error"),
         Metric("bits_per_spike", "continuous", _bits_per_spike, True, "Poisson log-likelihood over the mean rate's"),
         Metric("accuracy", "class", _accuracy, True, "share of trials told right"),
         Metric("balanced_accuracy", "class", _balanced_accuracy, True, "mean over classes of the share told right"),
-        Metric("auroc", "class", _auroc, True, "area under the ROC curve, pairs of one recording"),
+        Metric("auroc", "class", _auroc, True, "area under the ROC curve, pairs of one recording and fit"),
     )
 }
 

@@ -20,6 +20,7 @@ from neurofmx.tokenize.catalog import SPECS
 from neurofmx.tokenize.windows import TaskData
 from neurofmx.train.checkpoints import Trained
 from neurofmx.train.loop import untrained
+from neurofmx.train.settle import with_readout
 from neurofmx.types import Recording
 
 CHANCE, OURS, UNTRAINED = "chance", "neurofmx", "neurofmx untrained"
@@ -47,7 +48,7 @@ class Predicted:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Sums in one order whatever the machine's cores: a number derived again is the same, and cores aren't fought over."""
+    """Sums in one order whatever the machine's cores, so that a number derived again is the same."""
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -127,23 +128,28 @@ def network(task: TaskSpec, data: TaskData, trained: Mapping[int, Trained], name
 
 
 def random_network(task: TaskSpec, data: TaskData, trained: Mapping[int, Trained]) -> Predicted:
-    """The same networks with random weights: what the architecture alone gives."""
-    one = {task.name: data}
-    blank = {fold: untrained(trained[fold].recipe, one, fold=fold) for fold in folds_of(data)}
+    """The same networks with random weights and a fitted readout: what the architecture gives before it is trained."""
+    one, blank = {task.name: data}, {}
+    for fold in folds_of(data):
+        with one_thread():
+            blank[fold] = with_readout(untrained(trained[fold].recipe, one, fold=fold), one, fold=fold)
     return network(task, data, blank, UNTRAINED)
 
 
 def scored_rows(task: TaskSpec, data: TaskData, arrays: Sequence[np.ndarray]) -> tuple[Rows, list[str]]:
     """Truth and prediction of everything that is scored, and the names of its resampling units."""
-    truth, predicted, units, recordings = [], [], [], []
+    truth, predicted, units, recordings, fits = [], [], [], [], []
     for number, (windows, array) in enumerate(zip(data.recordings, arrays)):
         used = windows.fold >= 0
         mask = windows.target_mask & (used[:, None] if data.kind == "continuous" else used)
         names = np.array(unit_names(task, windows.recording, windows.unit), dtype=str)
-        names = np.repeat(names[:, None], mask.shape[1], axis=1) if mask.ndim == 2 else names
+        fold = windows.fold.astype(int)
+        if mask.ndim == 2:
+            names, fold = (np.repeat(a[:, None], mask.shape[1], axis=1) for a in (names, fold))
         truth.append(windows.target[mask])
         predicted.append(array[mask])
         units.append(names[mask])
+        fits.append(fold[mask])
         recordings.append(np.full(int(mask.sum()), number))
     names, unit = np.unique(np.concatenate(units), return_inverse=True)
     joined = np.concatenate(truth)
@@ -152,6 +158,7 @@ def scored_rows(task: TaskSpec, data: TaskData, arrays: Sequence[np.ndarray]) ->
         predicted=np.concatenate(predicted).astype(np.float64),
         unit=unit,
         recording=np.concatenate(recordings),
+        fit=np.concatenate(fits),
         n_units=len(names),
     )
     return rows, names.tolist()
@@ -202,6 +209,7 @@ def _inner(metric: Metric, rows: Sequence[Design], tuned: Tuned) -> float:
                         predicted=np.concatenate([p[k] for _, p, k in parts]),
                         unit=np.zeros(len(truth), dtype=int),
                         recording=np.concatenate([d.at[k, 0] for d, _, k in parts]),
+                        fit=np.concatenate([d.cell[k] for d, _, k in parts]),
                         n_units=1,
                     ),
                 )

@@ -36,7 +36,16 @@ def scores_table(scores: Iterable[Score | Mapping[str, Any]]) -> Table:
     from rich.text import Text
 
     table = Table(title="scores", title_justify="left", header_style="bold")
-    for name in ("task", "predictor", "metric", "value", "95 % interval", "units", "against the best baseline", "score id"):
+    for name in (
+        "task",
+        "predictor",
+        "metric",
+        "value",
+        "95 % interval",
+        "units",
+        "against the best baseline",
+        "score id",
+    ):
         table.add_column(name, overflow="fold")
     rows = [score_row(s) if isinstance(s, Score) else dict(s) for s in scores]
     rows.sort(key=lambda r: (r["task"], *_place(r["predictor"])))
@@ -70,8 +79,8 @@ def _verdict(row: Mapping[str, Any]) -> Any:
 
     text = Text(row["verdict"], style=COLOURS.get(row["verdict"], ""))
     if row["delta"] is not None:
-        text.append(f" {row['delta']:+.3f} ({row['delta_low']:+.3f} to {row['delta_high']:+.3f}) than {row['baseline']}",
-                    style="default")  # fmt: skip
+        gain = f" {row['delta']:+.3f} ({row['delta_low']:+.3f} to {row['delta_high']:+.3f}) on {row['baseline']}"
+        text.append(gain, style="default")
     return text
 
 

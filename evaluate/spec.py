@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from neurofmx.provenance import digest_of
 from neurofmx.tokenize.targets import TargetSpec
-
-SHARED = ".shared"  # ends the name of an input whose channel ids mean the same in every recording of a dataset
+from neurofmx.tokenize.windows import SHARED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ class TaskSpec:
         target: what is to be told. With ``phases`` its stream is ``phases`` and its column ``phase``.
         window_s: length of a window of a continuous target in seconds.
         split: ``blocks`` of time inside each recording, ``trial_groups`` inside each recording, or whole
-            ``recordings`` (the inputs then carry the suffix ``.shared``: channels mean the same in all).
+            ``recordings`` (the inputs then end with `SHARED`: channels mean the same in all).
         group: with ``recordings``: ``subject_id`` or ``session``, what is held out together; ``""`` for each alone.
         n_blocks: with ``blocks``: blocks of a recording.
         n_folds: folds.

@@ -144,7 +144,10 @@ ROWS = (
         target=TargetSpec(
             kind="class", stream="phases", column="phase", classes=("before", "after"), duration_s=2.0
         ),
-        phases=(Phase(label="before", align="valve_open", offset_s=-2.0), Phase(label="after", align="valve_open", offset_s=0.0)),
+        phases=(
+            Phase(label="before", align="valve_open", offset_s=-2.0),
+            Phase(label="after", align="valve_open", offset_s=0.0),
+        ),
         phases_of="trials",
         n_blocks=5,
         n_folds=5,
@@ -160,8 +163,8 @@ ROWS = (
         inputs=SPIKES,
         bin_s=0.25,
         target=TargetSpec(
-            kind="class", stream="trials", column="odour", classes=("citronellal", "terpineol", "terpineol+citronellal"),
-            align="valve_open", duration_s=2.0, group="source_trial",
+            kind="class", stream="trials", column="odour",
+            classes=("citronellal", "terpineol", "terpineol+citronellal"), align="valve_open", duration_s=2.0, group="source_trial",
         ),
         split="trial_groups",
         n_folds=5,
@@ -208,7 +211,7 @@ ROWS = (
         question="Does a four-channel headband tell targets from other stimuli?",
         where=Chosen(archives=("openneuro",), datasets=("ds900102",), names=("sub-01_*P300*",), at_least=3),
         inputs={"eeg": "eeg_raw"},
-        bin_s=0.1,
+        bin_s=0.05,
         target=TargetSpec(
             kind="class", stream="trials", column="trial_type", classes=("nontarget", "target"), offset_s=-0.1,
             duration_s=0.9,
@@ -256,13 +259,13 @@ ROWS = (
     ),
     TaskSpec(
         name="photometry-reward",
-        question="Does fibre photometry tell rewarded from unrewarded trials in the 2 s after feedback?",
+        question="Does fibre photometry tell rewarded from unrewarded trials, from 0.5 s before to 2 s after feedback?",
         where=Chosen(archives=("ibl",)),
         inputs={"photometry": "photometry"},
         bin_s=0.1,
         target=TargetSpec(
             kind="class", stream="trials", column="feedbackType", classes=("-1", "1"), align="feedback_times",
-            duration_s=2.0,
+            offset_s=-0.5, duration_s=2.5,
         ),
         n_blocks=5,
         n_folds=5,

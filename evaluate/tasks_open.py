@@ -69,7 +69,9 @@ def receptor(name: str, where: Chosen) -> TaskSpec:
         where=where,
         inputs={"sound": "sound"},
         bin_s=0.003,
-        target=TargetSpec(kind="continuous", stream="spikes", ops=(Op("bin_counts"), Op("smooth", (("sigma_s", 0.003),)))),
+        target=TargetSpec(
+            kind="continuous", stream="spikes", ops=(Op("bin_counts"), Op("smooth", (("sigma_s", 0.003),)))
+        ),
         window_s=0.3,
         n_blocks=10,
         n_folds=5,
@@ -86,11 +88,11 @@ ROWS = (
         spikes="spikes",
     ),
     _simulated(
-        "sim-multimodal-behaviour", "multimodal", "Do spikes and field potentials tell behaviour, through drift and gaps?",
+        "sim-multimodal-behaviour", "multimodal", "Do spikes and LFP tell behaviour, through drift and gaps?",
         "block", spikes="spikes", lfp="lfp_bands",
     ),
     _simulated(
-        "sim-hard-behaviour", "hard", "Does anything tell behaviour that is a product of latents, with memory?", "block",
+        "sim-hard-behaviour", "hard", "Do spikes tell behaviour that is a product of latents, with memory?", "block",
         spikes="spikes",
     ),
     *forces("sample", Chosen(archives=("sample",), datasets=("openhdemg",))),

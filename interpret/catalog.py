@@ -40,8 +40,8 @@ _ROWS = (
         needs=("x", "y"),
         headline="held-out score of a linear probe (R2 averaged over dimensions, or balanced accuracy)",
         null=Null(
-            text=f"The target loses its relation to the features. {_SHIFTED} A surrogate that loses to a constant answer "
-            "counts as one."
+            text=f"The target loses its relation to the features. {_SHIFTED} A surrogate that loses to a constant "
+            "answer counts as one."
         ),
         assumptions=("the target is stationary inside a session", "sessions hold several of its correlation times"),
         citation="Alain and Bengio 2016; Hewitt and Liang 2019",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neurofmx import catalog
-from neurofmx.tokenize.windows import TaskData
+from neurofmx.tokenize.windows import SHARED, TaskData
 
 if TYPE_CHECKING:
     from neurofmx.lake import Lake
@@ -86,10 +86,7 @@ def regions_of(lake: Lake, data: TaskData) -> dict[Channel, str]:
             for key in (row["stream"], modality.get(row["stream"], "")):
                 known[key, row["channel"]] = row["region"] or ""
         for name, ids in windows.channels.items():
-            modality_name = name.removesuffix(".shared")
-            for channel in ids:  # inputs that recordings share carry their dataset before the id
-                region = known.get((modality_name, channel)) or known.get(
-                    (modality_name, channel.partition("/")[2]), ""
-                )
-                found[windows.recording, name, channel] = region
+            modality_name = name.removesuffix(SHARED)
+            for channel in ids:
+                found[windows.recording, name, channel] = known.get((modality_name, channel), "")
     return found

@@ -64,7 +64,9 @@ def _totals(tables: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
     subjects = {(r["archive"], r["dataset"], r["subject_id"]) for r in recordings}
     minutes = sum(r["duration_s"] for r in recordings) / 60
     kept = [r for r in tables["quarantine"] if not r["released"]]
-    significant = sum(r["status"] == "significant" for r in tables["findings"])
+    # only what was corrected for multiplicity is counted: an exploratory p is one of many
+    corrected = [r for r in tables["findings"] if known(r["q"])]
+    significant = sum(r["status"] == "significant" for r in corrected)
     return [
         (number(len(recordings), 0), f"recordings, {made} of them simulated" if made else "recordings"),
         (number(minutes / 60, 1), "hours") if minutes >= 60 else (number(minutes, 1), "minutes"),
@@ -73,7 +75,7 @@ def _totals(tables: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
         (number(len({m for r in recordings for m in r["modalities"] or ()}), 0), "modalities"),
         (number(len(kept), 0), "refused"),
         (number(len(tables["scores"]), 0), "scores"),
-        (f"{significant} / {len(tables['findings'])}", "findings significant"),
+        (f"{significant} / {len(corrected)}", "confirmatory findings significant"),
     ]
 
 

@@ -66,8 +66,9 @@ def _claim(row: Row, about: str, chance: float | None, digits: int) -> str:
     if row["status"] == "skipped" or not known(row["value"]):
         return f"{what}: {'not run' if row['status'] == 'skipped' else 'no claim'}."
     beside = f"{what} is {number(row['value'], digits)}, where chance gives {number(chance, digits, fixed=True)}"
+    caution = "" if known(row["q"]) else " (exploratory: p is not corrected for the number of tests)"
     return {
-        "significant": f"{beside}: chance does not explain it.",
+        "significant": f"{beside}: chance does not explain it{caution}.",
         "not significant": f"{beside}: chance can explain it.",
         "inconclusive": f"{beside}: too few surrogates to decide.",
         "invalid": f"{beside}, but an assumption failed: no claim.",

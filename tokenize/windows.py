@@ -17,6 +17,8 @@ from neurofmx.splits import GUARD, Block
 from neurofmx.tokenize.targets import TargetSpec, continuous_target, trial_target
 from neurofmx.types import Recording, TokenGrid
 
+# ends the name of an input whose channel ids mean the same in every recording of a dataset (a montage, an atlas)
+SHARED = "@dataset"
 EDGE = 1e-6  # share of a bin by which a border may miss an edge through rounding
 
 

@@ -19,9 +19,10 @@ from neurofmx.provenance import digest_of
 from neurofmx.tokenize.windows import TaskData
 from neurofmx.train.checkpoints import Trained, load_trained, new_model, save_trained
 from neurofmx.train.feed import Feed, Vocabulary, make_feed
-from neurofmx.train.linear import LinearStart
+from neurofmx.train.linear import LinearStart, linear_refit
 from neurofmx.train.loop import Callback, data_digest, optimise, set_linear, stored_start, trained_of
 from neurofmx.train.recipes import Recipe
+from neurofmx.train.settle import keep_what_validates
 
 VERSION = 1  # raised by hand when the same network, data and recipe would give another network
 
@@ -82,7 +83,7 @@ def adapt(
         path.mkdir(parents=True, exist_ok=True)
         if (path / "model.pt").exists():
             return load_trained(path)
-    base = Vocabulary(channels=(), recordings=(), shared=trained.vocabulary.shared)
+    base = Vocabulary(channels=(), recordings=())
     feed = make_feed(data, fold=fold, config=recipe.feed, seed=recipe.seed, vocabulary=base)
     model = new_model(recipe, data, feed.vocabulary)
     _carry_over(trained, model, feed, data)
@@ -90,6 +91,10 @@ def adapt(
     set_linear(model, start)
     if groups and recipe.optim.steps:
         optimise(model, feed, start, recipe, groups=groups, path=path, callbacks=callbacks)
+    if linear:
+        if "head" in groups:
+            keep_what_validates(model.cpu(), feed)
+        set_linear(model, linear_refit(feed, recipe.linear, recipe.model.lags, start))
     adapted = trained_of(model, feed, recipe, data)
     if path is not None:
         save_trained(adapted, path / "model.pt")
@@ -108,7 +113,7 @@ def adaptation_id(
 ) -> str:
     """Digest of everything that determines an adapted network (16 hex digits); weights count, names of runs don't."""
     weights = {key: tensor.numpy() for key, tensor in trained.model.state_dict().items()}
-    known = [trained.vocabulary.channels, trained.vocabulary.shared, sorted(trained.tasks)]
+    known = [trained.vocabulary.channels, sorted(trained.tasks)]
     return digest_of(["adapt", VERSION, recipe, data_digest(data), fold, sorted(groups), linear, known, weights])[:16]
 
 
@@ -152,4 +157,4 @@ def _no_linear(data: Mapping[str, TaskData]) -> LinearStart:
         for name, task in data.items()
         for number, windows in enumerate(task.recordings)
     }
-    return LinearStart(weight={}, bias={}, offset=offset, penalty={})
+    return LinearStart(weight={}, bias={}, offset=offset, chosen={})

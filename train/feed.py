@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from neurofmx.errors import ConfigError, Leakage
-from neurofmx.tokenize.windows import RecordingWindows, TaskData
+from neurofmx.tokenize.windows import SHARED, RecordingWindows, TaskData
 from neurofmx.train.recipes import FeedConfig
 from neurofmx.types import Batch, RecordingId, Target, Tokens
 
@@ -25,14 +25,12 @@ class Vocabulary:
 
     Args:
         channels: keys ``owner|modality|id`` in order of row; the owner is the recording, or its dataset
-            (``archive:dataset@version``) where the modality is shared.
+            (``archive:dataset@version``) where the modality's name ends with `SHARED`.
         recordings: recording ids, in order of row.
-        shared: modalities whose channel ids mean the same in every recording of a dataset.
     """
 
     channels: tuple[str, ...]
     recordings: tuple[str, ...]
-    shared: tuple[str, ...] = ()
 
     @cached_property
     def _row(self) -> dict[str, int]:
@@ -48,7 +46,7 @@ class Vocabulary:
         Raises:
             ConfigError: the modality is shared and the recording's id, which names its dataset, is not an id.
         """
-        owner = RecordingId.parse(recording).source if modality in self.shared else recording
+        owner = RecordingId.parse(recording).source if modality.endswith(SHARED) else recording
         return f"{owner}|{modality}|{channel}"
 
     def rows(self, recording: str, modality: str, channels: Iterable[str]) -> np.ndarray:
@@ -228,7 +226,7 @@ def make_batch(
                 f"{modality} of {windows.recording}",
                 got=f"{int((~normalisation.seen[rows]).sum())} channels without training data",
                 expected="channels that training filled",
-                fix="Adapt the model to this recording (train.adapt), or name the modality in feed.shared.",
+                fix="Adapt the model to this recording (train.adapt), or share its channels over the dataset.",
             )
         mask = windows.mask[modality][chosen]
         scaled = (values[chosen] - normalisation.mean[modality][rows]) / normalisation.std[modality][rows]
@@ -358,7 +356,7 @@ def make_feed(
             train_rows[name, number], valid_rows[name, number] = split(windows, fold=fold, valid=valid)
     if not any(len(rows) for rows in train_rows.values()):
         raise ConfigError("training windows", got="none", expected=f"some outside folds {fold} and {valid}")
-    base = vocabulary or Vocabulary(channels=(), recordings=(), shared=config.shared)
+    base = vocabulary or Vocabulary(channels=(), recordings=())
     extended = base.extended(data.values())
     normalisation = fit_normalisation(data, extended, train_rows)
     for (name, number), rows in valid_rows.items():
@@ -372,7 +370,7 @@ def make_feed(
             "validation windows",
             got=f"none in fold {valid} whose channels training filled",
             expected="some",
-            fix="Split inside recordings, name the modality in feed.shared, or train elsewhere and adapt.",
+            fix="Split inside recordings, share channels over the dataset, or train elsewhere and adapt.",
         )
     return Feed(
         data=data,

@@ -20,16 +20,18 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from neurofmx.config import from_plain
 from neurofmx.model.network import GROUPS, NeuroFMX
-from neurofmx.provenance import canonical_json, digest_array, digest_of
+from neurofmx.provenance import canonical_json, digest_array, digest_of, plain
 from neurofmx.tokenize.windows import TaskData
 from neurofmx.train.checkpoints import Trained, new_model, read_checked, save_trained, task_infos, write_atomic
 from neurofmx.train.feed import Feed, hidden, make_feed
-from neurofmx.train.linear import LinearStart, linear_start
+from neurofmx.train.linear import Choice, LinearStart, linear_refit, linear_start
 from neurofmx.train.objectives import TrainStep, decode_loss
 from neurofmx.train.recipes import OptimConfig, Recipe
+from neurofmx.train.settle import keep_what_validates
 
-VERSION = 1  # raised by hand when the same recipe and data would give another model
+VERSION = 2  # raised by hand when the same recipe and data would give another model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,8 @@ class RunResult:
         steps: steps done.
         best_step: step of the model that was kept; 0 is the linear path alone.
         best_valid: its validation loss.
-        penalty: task -> penalties of the linear path, as chosen inside the training folds.
+        kept: task -> share of the network's correction that its validation windows support.
+        linear: task -> penalty and lags of the linear path, as chosen inside the training folds.
         seconds: wall time of this process.
     """
 
@@ -79,7 +82,8 @@ class RunResult:
     steps: int
     best_step: int
     best_valid: float
-    penalty: Mapping[str, tuple[float, ...]]
+    kept: Mapping[str, float]
+    linear: Mapping[str, tuple[Choice, ...]]
     seconds: float
 
 
@@ -110,7 +114,9 @@ def fit(
 ) -> RunResult:
     """Trains a recipe's model with one fold held out; the next fold that holds windows tells when to stop.
 
-    The linear path is fitted in closed form, then the network learns what it leaves (see `train.linear`).
+    The linear path is fitted in closed form, then the network learns what it leaves (see `train.linear`). At the end
+    each task keeps as much of the network as its validation windows support, and the linear path is fitted again to
+    training and validation windows (see `train.settle`).
 
     Args:
         recipe: everything but data and fold.
@@ -139,9 +145,11 @@ def fit(
     model = new_model(recipe, data, feed.vocabulary)
     set_linear(model, start)
     done = optimise(model, feed, start, recipe, groups=GROUPS, path=path, callbacks=callbacks)
+    kept = keep_what_validates(model.cpu(), feed)
+    set_linear(model, linear_refit(feed, recipe.linear, recipe.model.lags, start))
     save_trained(trained_of(model, feed, recipe, data), path / "model.pt")
     result = RunResult(
-        run_id=run_id, path=path, fold=fold, penalty=start.penalty, seconds=time.monotonic() - began, **done
+        run_id=run_id, path=path, fold=fold, kept=kept, linear=start.chosen, seconds=time.monotonic() - began, **done
     )
     _write_result(result)
     return result
@@ -367,7 +375,7 @@ def stored_start(path: Path | None, feed: Feed, recipe: Recipe) -> LinearStart:
             weight={k: v.numpy() for k, v in kept["weight"].items()},
             bias={k: v.numpy() for k, v in kept["bias"].items()},
             offset={(t, int(n)): v.numpy() for t, n, v in kept["offset"]},
-            penalty={k: tuple(v) for k, v in kept["penalty"].items()},
+            chosen=_choices(kept["chosen"]),
         )
     start = linear_start(feed, recipe.linear, recipe.model.lags)
     write_atomic(
@@ -376,10 +384,14 @@ def stored_start(path: Path | None, feed: Feed, recipe: Recipe) -> LinearStart:
             "weight": {k: torch.from_numpy(v) for k, v in start.weight.items()},
             "bias": {k: torch.from_numpy(v) for k, v in start.bias.items()},
             "offset": [(t, n, torch.from_numpy(v)) for (t, n), v in start.offset.items()],
-            "penalty": {k: list(v) for k, v in start.penalty.items()},
+            "chosen": plain(dict(start.chosen)),
         },
     )
     return start
+
+
+def _choices(stored: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, tuple[Choice, ...]]:
+    return {task: tuple(from_plain(Choice, row) for row in rows) for task, rows in stored.items()}
 
 
 def _write_result(result: RunResult) -> None:
@@ -394,5 +406,5 @@ def _read_result(path: Path) -> RunResult:
     fields["history"] = tuple(
         {**row, "train": float(row["train"]), "valid": float(row["valid"])} for row in fields["history"]
     )
-    fields["penalty"] = {k: tuple(v) for k, v in fields["penalty"].items()}
+    fields["linear"] = _choices(fields["linear"])
     return RunResult(**{**fields, "path": path, "best_valid": float(fields["best_valid"])})

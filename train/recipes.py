@@ -40,14 +40,11 @@ class FeedConfig:
         bins: about as many bins (B x T) in a batch; at least one window.
         unit_dropout: largest share of channels hidden from the network in a window (the share is drawn anew).
         time_dropout: probability that a bin is hidden.
-        shared: modalities whose channel ids mean the same place in every recording of a dataset (a montage, an
-            atlas), so that a network can read a recording that it was not trained on.
     """
 
     bins: int = 512
     unit_dropout: float = 0.4
     time_dropout: float = 0.05
-    shared: tuple[str, ...] = ("emg", "eeg", "fmri", "fnirs", "gaze", "sound")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +68,13 @@ class LinearConfig:
 
     Args:
         penalties: ridge penalties tried, each times the mean feature variance and number of samples.
+        stretches: first and last lag of the stretches tried; what the model's lags don't hold of one is left out.
         inner_folds: folds inside the training data that choose the penalty and give the network honest residuals.
         rank: most principal components of (channel, field) before lags; more are cut.
     """
 
     penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    stretches: tuple[tuple[int, int], ...] = ((0, 0), (-2, 2), (-4, 4), (-9, 0))
     inner_folds: int = 4
     rank: int = 256
 
@@ -126,11 +125,14 @@ class Recipe:
         return digest_of(self)[:16]
 
 
+BOTH_WAYS = tuple(range(-9, 5))  # lags that hold every stretch a baseline tries
+
+
 def tiny() -> Recipe:
     """For tests and continuous integration: seconds, not quality."""
     return Recipe(
         name="tiny",
-        model=ModelConfig(width=32, channel_width=16, latents=2, blocks=1, head_width=16, lags=(-1, 0)),
+        model=ModelConfig(width=32, channel_width=16, latents=2, blocks=1, head_width=16, lags=(-2, -1, 0)),
         optim=OptimConfig(steps=40, warmup=5),
         stop=StopConfig(patience=4, save_every=10),
     )
@@ -138,14 +140,14 @@ def tiny() -> Recipe:
 
 def laptop() -> Recipe:
     """For one recording on one core: reads both ways in time, a few seconds a fold."""
-    return Recipe(name="laptop", model=ModelConfig(bidirectional=True, lags=(-2, -1, 0, 1, 2)))
+    return Recipe(name="laptop", model=ModelConfig(bidirectional=True, lags=BOTH_WAYS))
 
 
 def decode() -> Recipe:
     """For ``neurofmx decode``: as laptop, with fewer steps."""
     return Recipe(
         name="decode",
-        model=ModelConfig(bidirectional=True, lags=(-2, -1, 0, 1, 2)),
+        model=ModelConfig(bidirectional=True, lags=BOTH_WAYS),
         optim=OptimConfig(steps=150),
         stop=StopConfig(patience=5),
     )
@@ -153,7 +155,7 @@ def decode() -> Recipe:
 
 def causal() -> Recipe:
     """As laptop, but nothing reads the future: the network that can stream."""
-    return Recipe(name="causal")
+    return Recipe(name="causal", model=ModelConfig(lags=tuple(range(-9, 1))))
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {"tiny": tiny, "laptop": laptop, "decode": decode, "causal": causal}

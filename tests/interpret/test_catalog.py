@@ -15,7 +15,7 @@ from neurofmx.splits import block_folds
 from neurofmx.tokenize.catalog import spec
 from neurofmx.tokenize.grid import tokenize
 from neurofmx.tokenize.targets import TargetSpec
-from neurofmx.tokenize.windows import TaskData, continuous_windows, task_fields
+from neurofmx.tokenize.windows import SHARED, TaskData, continuous_windows, task_fields
 from neurofmx.train.checkpoints import Trained, load_trained
 from neurofmx.train.loop import fit
 from neurofmx.train.recipes import OptimConfig, tiny
@@ -159,8 +159,8 @@ def test_regions_come_from_the_catalog_under_the_names_of_the_inputs(data, recor
     lake.publish_recording(recording)
     windows = data.recordings[0]
     shared = replace(
-        windows, channels={"spikes.shared": tuple(f"set/{c}" for c in windows.channels["spikes"])},
-        values={"spikes.shared": windows.values["spikes"]},
+        windows, channels={f"spikes{SHARED}": windows.channels["spikes"]},
+        values={f"spikes{SHARED}": windows.values["spikes"]},
     )  # fmt: skip
     for w in (windows, shared):
         found = regions_of(lake, replace(data, recordings=(w,)))

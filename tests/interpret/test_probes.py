@@ -84,7 +84,7 @@ def test_a_planted_target_is_found_beside_its_controls() -> None:
     before = np.random.default_rng(6).standard_normal(x.shape)
     found = run(ANALYSES["linear_probe"], table(x, y, x_untrained=before), seed=0, n_null=199)
     assert found.status == "significant" and found.value > 0.7 and found.scalars["untrained"] < 0.1
-    assert found.scalars["selectivity"] == pytest.approx(found.value - found.scalars["chance"])
+    assert found.scalars["selectivity"] >= found.value - found.scalars["chance"]  # surrogates below 0 count in full
     assert found.arrays["value_at_penalty"].shape == found.arrays["penalty"].shape
     assert found.ci95[0] > 0.5
 

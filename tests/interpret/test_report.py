@@ -229,6 +229,14 @@ def test_a_loss_is_said_in_words_and_ladders_are_apart(page: Page) -> None:
     assert "Our model (0.310) loses to wiener, the best tuned baseline (0.450): difference \u22120.140" in page.text
 
 
+def test_exploratory_findings_are_not_counted_and_say_so(lake: Lake, tmp_path: Path) -> None:
+    rows = [finding("cka", "significant", 0.3, q=None), finding("linear_probe", "significant", 0.3)]
+    catalog.put(lake, "findings", "reach", rows)
+    page = Page(write_report(lake, tmp_path / "report.html").read_text())
+    assert re.search(r"confirmatory findings significant\s+1 / 1", page.text)
+    assert page.text.count("p is not corrected for the number of tests") == 1
+
+
 def test_a_local_folder_is_not_given_away(lake: Lake, tmp_path: Path) -> None:
     refusal = {"recording_id": "folder:mine@local/a", "reasons": ["broken"], "raw_sha256": [], "released": True,
                "source_url": ["file:///home/jane%20doe/a%20b.nwb", "file:///home/jane/c.nwb"]}  # fmt: skip

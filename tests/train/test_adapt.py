@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from neurofmx.errors import ConfigError, Leakage
-from neurofmx.tokenize.windows import TaskData
+from neurofmx.tokenize.windows import SHARED, TaskData
 from neurofmx.train.adapt import adapt
 from neurofmx.train.checkpoints import Trained, load_trained, new_model
 from neurofmx.train.loop import StepReport, fit
@@ -19,6 +19,7 @@ from neurofmx.train.recipes import Recipe
 
 Plant = Callable[..., TaskData]
 NEW = "simulated:planted@1/new"
+EMG = f"emg{SHARED}"
 
 
 @pytest.fixture
@@ -97,10 +98,10 @@ def test_known_channels_keep_their_vectors(
 def test_shared_channels_are_known_in_another_recording_of_the_dataset(
     plant: Plant, short: Recipe, tmp_path: Path
 ) -> None:
-    source = {"move": plant(modality="emg")}
+    source = {"move": plant(modality=EMG)}
     trained = _worn(load_trained(fit(short, source, fold=0, out=tmp_path).path))
-    same = adapt(trained, {"move": plant(modality="emg", recording=NEW)}, short, fold=0, groups=())
-    other = adapt(trained, {"move": plant(modality="emg", recording="simulated:other@1/new")}, short, fold=0, groups=())
+    same = adapt(trained, {"move": plant(modality=EMG, recording=NEW)}, short, fold=0, groups=())
+    other = adapt(trained, {"move": plant(modality=EMG, recording="simulated:other@1/new")}, short, fold=0, groups=())
     assert torch.equal(same.model.channels.weight, trained.model.channels.weight)
     assert not torch.equal(other.model.channels.weight, trained.model.channels.weight)
 

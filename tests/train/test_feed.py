@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from neurofmx.errors import ConfigError, Leakage
-from neurofmx.tokenize.windows import TaskData
+from neurofmx.tokenize.windows import SHARED, TaskData
 from neurofmx.train.feed import Feed, Vocabulary, hidden, make_feed, n_folds, split, validation_fold
 from neurofmx.train.recipes import FeedConfig
 
 Plant = Callable[..., TaskData]
-CONFIG = FeedConfig(bins=48, shared=())
+CONFIG = FeedConfig(bins=48)
 
 
 def _feed(task: TaskData, *, fold: int | None = 0, config: FeedConfig = CONFIG, seed: int = 0) -> Feed:
@@ -164,23 +164,22 @@ def test_no_training_window_and_wrong_names_are_refused(plant: Plant) -> None:
 
 
 def test_keys_are_of_the_recording_or_of_the_dataset() -> None:
-    book = Vocabulary(channels=(), recordings=(), shared=("eeg",))
+    book = Vocabulary(channels=(), recordings=())
     assert book.key("dandi:1@draft/a", "spikes", "u1") == "dandi:1@draft/a|spikes|u1"
-    assert (
-        book.key("dandi:1@draft/a", "eeg", "C3") == book.key("dandi:1@draft/b", "eeg", "C3") == "dandi:1@draft|eeg|C3"
-    )
-    assert book.key("dandi:2@draft/a", "eeg", "C3") != book.key("dandi:1@draft/a", "eeg", "C3")
+    eeg = f"eeg{SHARED}"
+    assert book.key("dandi:1@draft/a", eeg, "C3") == book.key("dandi:1@draft/b", eeg, "C3") == f"dandi:1@draft|{eeg}|C3"
+    assert book.key("dandi:2@draft/a", eeg, "C3") != book.key("dandi:1@draft/a", eeg, "C3")
     assert book.key("not an id", "spikes", "u1") == "not an id|spikes|u1"
     with pytest.raises(ConfigError, match="archive:dataset@version/name"):
-        book.key("not an id", "eeg", "C3")
+        book.key("not an id", eeg, "C3")
 
 
 def test_shared_channels_are_one_row_in_a_dataset_and_more_in_two(plant: Plant, join: Callable[..., TaskData]) -> None:
     names = ("simulated:planted@1/one", "simulated:planted@1/two", "simulated:other@1/one")
-    task = join(*(plant(recording=name, modality="eeg", seed=i) for i, name in enumerate(names)))
-    book = _feed(task, config=replace(CONFIG, shared=("eeg",))).vocabulary
+    task = join(*(plant(recording=name, modality=f"eeg{SHARED}", seed=i) for i, name in enumerate(names)))
+    book = _feed(task).vocabulary
     assert len(book.channels) == 10
-    rows = [book.rows(name, "eeg", ("c0", "c1")).tolist() for name in names]
+    rows = [book.rows(name, f"eeg{SHARED}", ("c0", "c1")).tolist() for name in names]
     assert rows == [[0, 1], [0, 1], [5, 6]]
 
 
