@@ -29,7 +29,7 @@ LAGS = {
     "-4..4": tuple(range(-4, 5)),
     "-9..0": tuple(range(-9, 1)),
 }
-COLUMNS = 900  # most columns of a regression: its cost grows with their cube
+COLUMNS = 600  # most columns of a regression: its cost grows with their cube
 RANK = 300  # most components of a classifier
 FAR = 5.0  # deviations beyond which a feature of a classifier is an artefact and is drawn back
 

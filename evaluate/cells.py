@@ -65,9 +65,9 @@ class Plan:
 
     @classmethod
     def of(cls, recipe: Recipe, *, shots: int, seeds: int) -> Plan:
-        """A plan of a recipe: at least 120 steps on a source and 24 on a target; more where the recipe is longer."""
+        """A plan of a recipe: at least 100 steps on a source and 24 on a target; more where the recipe is longer."""
         steps = recipe.optim.steps
-        return cls(shots=shots, seeds=seeds, pretrain_steps=max(120, steps // 3), steps=max(24, steps // 8))
+        return cls(shots=shots, seeds=seeds, pretrain_steps=max(100, steps // 3), steps=max(24, steps // 8))
 
     def pretraining(self, recipe: Recipe, number: int) -> Recipe:
         """The recipe of seed ``number`` on a source."""

@@ -54,7 +54,9 @@ def csp(covariance: np.ndarray, label: np.ndarray, *, patterns: int, shrinkage: 
     """Filters whose variance differs most between two classes, half of them for each."""
     from scipy.linalg import eigh
 
-    one, two = (shrunk(covariance[label == k].mean(axis=0), shrinkage) for k in (0, 1))
+    # a class that the training data lack is taken as their mean, as in the discriminants
+    kept = [covariance[label == k] if np.any(label == k) else covariance for k in (0, 1)]
+    one, two = (shrunk(each.mean(axis=0), shrinkage) for each in kept)
     _, vectors = eigh(one, one + two)
     half = patterns // 2
     return Csp(np.concatenate([vectors[:, :half], vectors[:, -half:]], axis=1))

@@ -164,7 +164,8 @@ ROWS = (
         bin_s=0.25,
         target=TargetSpec(
             kind="class", stream="trials", column="odour",
-            classes=("citronellal", "terpineol", "terpineol+citronellal"), align="valve_open", duration_s=2.0, group="source_trial",
+            classes=("citronellal", "terpineol", "terpineol+citronellal"), align="valve_open", duration_s=2.0,
+            group="source_trial",
         ),
         split="trial_groups",
         n_folds=5,

@@ -174,12 +174,17 @@ class Mamba2(nn.Module):
     def forward(self, x_btd: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D), each bin from itself and the past."""
         gate, mixed, dt = self._project(x_btd)
-        padded = F.pad(mixed.transpose(1, 2), (self.taps - 1, 0))
-        mixed = F.silu(self.conv1d(padded)).transpose(1, 2)
+        mixed = F.silu(self._convolve(mixed))
         x, b, c = mixed.split([self.inner, self.state, self.state], dim=-1)
         x = x.unflatten(-1, (self.heads, self.head_width))
         y, _ = ssd(x, dt, -torch.exp(self.A_log), b, c, chunk=self.chunk)
         return self._finish(y, x, gate)
+
+    def _convolve(self, x_btc: Tensor) -> Tensor:
+        """The causal depthwise convolution as shifted sums: on a CPU several times faster than conv1d's backward."""
+        padded, steps = F.pad(x_btc, (0, 0, self.taps - 1, 0)), x_btc.shape[1]
+        shifted = [padded[:, tap : tap + steps] * self.conv1d.weight[:, 0, tap] for tap in range(self.taps)]
+        return sum(shifted, self.conv1d.bias)  # type: ignore[return-value, arg-type]
 
     def start(self, batch: int) -> MambaState:
         """The state before the first bin."""

@@ -43,7 +43,8 @@ def adapt(
 
     The result knows the recordings and tasks of ``data``, and no others. Channels that the network has met (by
     `Vocabulary.key`) and tasks that it can do keep what they learned; the rest begins as in a new network of the
-    recipe's seed. Statistics, and the linear path, are fitted anew on the training folds of ``data``.
+    recipe's seed. Statistics are those of the training folds of ``data``; the linear path is fitted anew, and what
+    the heads have learned is kept as far as validation windows support it (`train.settle`).
 
     Args:
         trained: the network.
@@ -91,10 +92,10 @@ def adapt(
     set_linear(model, start)
     if groups and recipe.optim.steps:
         optimise(model, feed, start, recipe, groups=groups, path=path, callbacks=callbacks)
-    if linear:
         if "head" in groups:
             keep_what_validates(model.cpu(), feed)
-        set_linear(model, linear_refit(feed, recipe.linear, recipe.model.lags, start))
+    if linear:
+        set_linear(model.cpu(), linear_refit(feed, recipe.linear, recipe.model.lags, start))
     adapted = trained_of(model, feed, recipe, data)
     if path is not None:
         save_trained(adapted, path / "model.pt")

@@ -27,9 +27,9 @@ from neurofmx.tokenize.windows import TaskData
 from neurofmx.train.checkpoints import Trained, new_model, read_checked, save_trained, task_infos, write_atomic
 from neurofmx.train.feed import Feed, hidden, make_feed
 from neurofmx.train.linear import Choice, LinearStart, linear_refit, linear_start
-from neurofmx.train.objectives import TrainStep, decode_loss
+from neurofmx.train.objectives import TrainStep
 from neurofmx.train.recipes import OptimConfig, Recipe
-from neurofmx.train.settle import keep_what_validates
+from neurofmx.train.settle import keep_what_validates, validation_loss
 
 VERSION = 2  # raised by hand when the same recipe and data would give another model
 
@@ -42,7 +42,7 @@ class StepReport:
         step: steps done.
         steps: most steps.
         loss: training loss of this step, NaN at step 0.
-        valid: validation loss if it was evaluated at this step, else None.
+        valid: validation loss (`settle.validation_loss`) if it was evaluated at this step, else None.
         best_valid: least validation loss so far.
         model: the moving average that is evaluated; read, don't write.
     """
@@ -69,7 +69,7 @@ class RunResult:
         history: one row an evaluation: step, train, valid.
         steps: steps done.
         best_step: step of the model that was kept; 0 is the linear path alone.
-        best_valid: its validation loss.
+        best_valid: its validation loss, relative to the linear path alone.
         kept: task -> share of the network's correction that its validation windows support.
         linear: task -> penalty and lags of the linear path, as chosen inside the training folds.
         seconds: wall time of this process.
@@ -230,6 +230,8 @@ def optimise(
         TrainStep(model, recipe.objective), _optimiser(learning, recipe.optim), move_to_device=True
     )
     average = deepcopy(model).eval()
+    slow = [mine for mine, theirs in zip(average.parameters(), model.parameters()) if theirs.requires_grad]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     state: dict[str, Any] = {
         "step": 0,
         "best_step": 0,
@@ -245,12 +247,13 @@ def optimise(
         average.load_state_dict(kept["average"])
         optimiser.load_state_dict(kept["optimiser"])
         best, state = kept["best"], kept["state"]
+    steps, every = recipe.optim.steps * len(feed.data), recipe.stop.every * len(feed.data)
     history: list[dict[str, float]] = json.loads(state["history"])
     losses: list[float] = json.loads(state["losses"])
     batches = feed.batches(state["step"])
 
     def evaluate() -> float:
-        valid = validation_loss(average, feed, recipe, fabric.device)
+        valid = validation_loss(average, feed, fabric.device)
         if valid < state["best_valid"]:
             state.update(best_step=state["step"], best_valid=valid, stale=0)
             best.update({key: value.detach().clone() for key, value in average.state_dict().items()})
@@ -266,7 +269,7 @@ def optimise(
             callback(
                 StepReport(
                     step=state["step"],
-                    steps=recipe.optim.steps,
+                    steps=steps,
                     loss=loss,
                     valid=valid,
                     best_valid=state["best_valid"],
@@ -277,15 +280,14 @@ def optimise(
     if not history:
         report(math.nan, evaluate())
     with torch.random.fork_rng():
-        while state["step"] < recipe.optim.steps and state["stale"] < recipe.stop.patience:
-            loss = _one_step(step_module, optimiser, fabric, feed, start, recipe, next(batches), state["step"])
+        while state["step"] < steps and state["stale"] < recipe.stop.patience:
+            rate = learning_rate(state["step"], steps, recipe.optim)
+            loss = _one_step(step_module, optimiser, fabric, feed, start, recipe, next(batches), state["step"], rate)
             state["step"] += 1
             losses.append(loss)
             with torch.no_grad():
-                for slow, fast in zip(average.parameters(), model.parameters()):
-                    if fast.requires_grad:
-                        slow.lerp_(fast, 1 - recipe.optim.average)
-            valid = evaluate() if state["step"] % recipe.stop.every == 0 else None
+                torch._foreach_lerp_(slow, learning, 1 - recipe.optim.average)
+            valid = evaluate() if state["step"] % every == 0 else None
             if path is not None and state["step"] % recipe.stop.save_every == 0:
                 state.update(history=json.dumps(history), losses=json.dumps(losses))
                 write_atomic(
@@ -313,12 +315,13 @@ def _one_step(
     recipe: Recipe,
     entry: tuple[str, int, np.ndarray],
     step: int,
+    rate: float,
 ) -> float:
     name, number, rows = entry
     seed = int(np.random.SeedSequence([recipe.seed, step]).generate_state(1)[0])
     torch.manual_seed(seed)
     for group in optimiser.param_groups:
-        group["lr"] = learning_rate(step, recipe.optim)
+        group["lr"] = rate
     whole = feed.batch(name, number, rows, fabric.device)
     shown, gone = hidden(whole, recipe.feed, torch.Generator().manual_seed(seed))
     offset = torch.from_numpy(start.offset[name, number][rows]).to(fabric.device)
@@ -331,24 +334,11 @@ def _one_step(
     return float(loss.detach())
 
 
-@torch.no_grad()
-def validation_loss(model: NeuroFMX, feed: Feed, recipe: Recipe, device: torch.device | str = "cpu") -> float:
-    """Mean over tasks of the decode loss over validation windows, without smoothing; linear path included."""
-    totals: dict[str, list[float]] = {}
-    for name, number, rows in feed.validation():
-        batch = feed.batch(name, number, rows, device)
-        total, count = decode_loss(model(batch, name).decode, batch.targets[name], loss=recipe.objective.loss)
-        held = totals.setdefault(name, [0.0, 0.0])
-        held[0] += float(total)
-        held[1] += float(count)
-    return float(np.mean([total / max(count, 1) for total, count in totals.values()]))
-
-
-def learning_rate(step: int, config: OptimConfig) -> float:
-    """Linear warm-up, then a cosine to a hundredth of the peak."""
+def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
+    """Linear warm-up, then a cosine to a hundredth of the peak at the last of ``steps``."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
-    share = (step - config.warmup) / max(1, config.steps - config.warmup)
+    share = (step - config.warmup) / max(1, steps - config.warmup)
     return config.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
 
@@ -356,7 +346,7 @@ def _optimiser(learning: Sequence[torch.nn.Parameter], config: OptimConfig) -> t
     matrices = [p for p in learning if p.dim() > 1]
     vectors = [p for p in learning if p.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.99))
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.99), fused=True)
 
 
 def stored_start(path: Path | None, feed: Feed, recipe: Recipe) -> LinearStart:

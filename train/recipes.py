@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from neurofmx.errors import ConfigError
@@ -19,7 +19,7 @@ class OptimConfig:
         lr: peak learning rate.
         weight_decay: decoupled, on matrices only.
         warmup: steps of linear warm-up.
-        steps: most steps.
+        steps: most steps for each task that is learned; a network of several gets the sum.
         clip: largest gradient norm.
         average: decay of the moving average of weights that is evaluated and kept.
     """
@@ -27,7 +27,7 @@ class OptimConfig:
     lr: float = 3e-3
     weight_decay: float = 0.1
     warmup: int = 20
-    steps: int = 300
+    steps: int = 100
     clip: float = 1.0
     average: float = 0.95
 
@@ -84,7 +84,7 @@ class StopConfig:
     """Early stopping on the validation fold.
 
     Args:
-        every: steps between evaluations.
+        every: steps between evaluations, for each task that is learned.
         patience: evaluations without improvement before training stops.
         save_every: steps between checkpoints.
     """
@@ -144,13 +144,8 @@ def laptop() -> Recipe:
 
 
 def decode() -> Recipe:
-    """For ``neurofmx decode``: as laptop, with fewer steps."""
-    return Recipe(
-        name="decode",
-        model=ModelConfig(bidirectional=True, lags=BOTH_WAYS),
-        optim=OptimConfig(steps=150),
-        stop=StopConfig(patience=5),
-    )
+    """For ``neurofmx decode``: as laptop, with more steps for its one task and less patience."""
+    return replace(laptop(), name="decode", optim=OptimConfig(steps=150), stop=StopConfig(patience=5))
 
 
 def causal() -> Recipe:

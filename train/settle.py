@@ -24,11 +24,40 @@ READOUT_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 @torch.no_grad()
+def validation_losses(model: NeuroFMX, feed: Feed, device: torch.device | str = "cpu") -> dict[str, np.ndarray]:
+    """Decode loss of each task over its validation windows, with each of `SHARES` of the network's correction.
+
+    Args:
+        model: in evaluation mode, on ``device``.
+        feed: its validation windows.
+        device: where batches go.
+
+    Returns:
+        task -> (11,) float64 summed losses; the first is that of the linear path alone. Tasks without a validation
+        window are left out.
+    """
+    losses: dict[str, np.ndarray] = {}
+    for name, number, rows in feed.validation():
+        batch = feed.batch(name, number, rows, device)
+        out, target = model(batch, name), batch.targets[name]
+        correction = out.decode - out.linear
+        tried = [_loss(out.linear + share * correction, target.values, target.mask) for share in SHARES]
+        losses[name] = losses.get(name, np.zeros(len(SHARES))) + tried
+    return losses
+
+
+def validation_loss(model: NeuroFMX, feed: Feed, device: torch.device | str = "cpu") -> float:
+    """What is left of the linear path's loss, mean over tasks, each with the share of the network that serves it best.
+
+    At most 1: a task on which the network does harm keeps its linear path, and so cannot end the others' training.
+    """
+    losses = validation_losses(model, feed, device).values()
+    return float(np.mean([loss.min() / max(loss[0], 1e-12) for loss in losses]))
+
+
+@torch.no_grad()
 def keep_what_validates(model: NeuroFMX, feed: Feed) -> dict[str, float]:
     """Scales each task's head by the share of the network's correction that serves its validation windows best.
-
-    One early-stopping step is chosen for all tasks together; a task on which the network by then does harm is
-    given less of it, down to none, which leaves its linear path alone.
 
     Args:
         model: with the linear path that it was trained beside; its heads are scaled in place.
@@ -37,15 +66,7 @@ def keep_what_validates(model: NeuroFMX, feed: Feed) -> dict[str, float]:
     Returns:
         task -> share between 0 and 1; 1 where a task has no validation window.
     """
-    losses: dict[str, np.ndarray] = {}
-    model.eval()
-    for name, number, rows in feed.validation():
-        batch = feed.batch(name, number, rows)
-        out, target = model(batch, name), batch.targets[name]
-        correction = out.decode - out.linear
-        tried = [_loss(out.linear + share * correction, target.values, target.mask) for share in SHARES]
-        losses[name] = losses.get(name, 0.0) + np.array(tried)
-    kept = {}
+    losses, kept = validation_losses(model.eval(), feed), {}
     for name, row in model.rows_of_tasks.items():
         kept[name] = SHARES[int(np.argmin(losses[name]))] if name in losses else 1.0
         head = model.heads[row]

@@ -256,7 +256,7 @@ def _train_set(
     rows = {}
     recordings = sorted({r.recording for d in data.values() for r in d.recordings})
     for fold, result in fit_folds(recipe, data, folds, out=lake.root / "runs", on=tell).items():
-        tell(fold, recipe.optim.steps, recipe.optim.steps)
+        tell(fold, recipe.optim.steps * len(data), recipe.optim.steps * len(data))
         known = catalog.rows(lake, "runs", result.run_id)
         if known:
             rows[fold] = known[0]

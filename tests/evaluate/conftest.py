@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
 
+import numpy as np
+import pytest
+
+from neurofmx.evaluate.spec import Chosen, TaskSpec
+from neurofmx.tokenize.targets import TargetSpec
 from neurofmx.types import (
     Channels,
     Events,
@@ -20,7 +25,51 @@ from neurofmx.types import (
 RATE_HZ = 20.0
 
 
-def planted(
+@pytest.fixture(scope="session")
+def planted() -> Callable[..., Recording]:
+    """Makes a recording with a planted code."""
+    return _planted
+
+
+@pytest.fixture(scope="session")
+def task() -> TaskSpec:
+    """Behaviour from calcium in blocks of time."""
+    return TaskSpec(
+        name="planted-behaviour",
+        question="Does calcium tell behaviour?",
+        where=Chosen(datasets=("planted",)),
+        inputs={"calcium": "calcium"},
+        bin_s=0.1,
+        target=TargetSpec(kind="continuous", stream="behaviour"),
+        window_s=1.0,
+        n_blocks=10,
+        n_folds=5,
+        guard_s=0.4,
+        baselines=("ridge", "wiener"),
+    )
+
+
+@pytest.fixture(scope="session")
+def trials() -> TaskSpec:
+    """The side of trials from calcium, groups of five trials held out together."""
+    return TaskSpec(
+        name="planted-side",
+        question="Does calcium tell the side?",
+        where=Chosen(datasets=("planted",)),
+        inputs={"calcium": "calcium"},
+        bin_s=0.1,
+        target=TargetSpec(
+            kind="class", stream="trials", column="side", classes=("left", "right"), duration_s=0.5, group="block"
+        ),
+        split="trial_groups",
+        n_folds=4,
+        metric="auroc",
+        unit="group",
+        baselines=("lda", "logistic", "lda_time"),
+    )
+
+
+def _planted(
     name: str = "one",
     *,
     seed: int = 0,

@@ -246,8 +246,8 @@ def test_global_random_state_is_left_alone(plant: Plant, short: Recipe, tmp_path
 
 
 def test_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:
-    config = OptimConfig(lr=1.0, warmup=4, steps=104)
-    rates = [learning_rate(step, config) for step in range(105)]
+    config = OptimConfig(lr=1.0, warmup=4)
+    rates = [learning_rate(step, 104, config) for step in range(105)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[54] == pytest.approx(0.505)
     assert rates[104] == pytest.approx(0.01)

@@ -45,7 +45,8 @@ def test_only_validation_windows_speak(plant: Plant, short: Recipe) -> None:
     trained = untrained(short, {"move": task}, fold=0)
     torch.nn.init.normal_(trained.model.heads[0].out.weight)  # type: ignore[union-attr,arg-type]
     windows = task.recordings[0]
-    loud = np.where((windows.fold == 1)[:, None, None], 0, 1e3).astype(np.float32)
+    loud = np.full_like(windows.target, 1e3)
+    loud[windows.fold == 1] = 0
     other = replace(task, recordings=(replace(windows, target=loud),))
     assert keep_what_validates(trained.model, _unscaled(other, short)) == {"move": 0.0}
 
