@@ -35,7 +35,9 @@ def _start() -> list[Figure]:
 
     bare = of(sys.executable, "-c", "pass")
     return [
-        at_most("import neurofmx, in a new process", of(sys.executable, "-c", "import neurofmx"), "s", 0.5, python=bare),
+        at_most(
+            "import neurofmx, in a new process", of(sys.executable, "-c", "import neurofmx"), "s", 0.5, python=bare
+        ),
         at_most("neurofmx --help", of(cli, "--help"), "s", 0.7, python=bare),
     ]
 

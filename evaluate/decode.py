@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from neurofmx import catalog
 from neurofmx.errors import ConfigError, Refused
 from neurofmx.evaluate.decode_task import decode_task
 from neurofmx.evaluate.scores import scores_table
 from neurofmx.evaluate.spec import TaskSpec
-from neurofmx.lake import Lake, now
-from neurofmx.provenance import canonical_json, code_version
+from neurofmx.ingest.sessions import Session
+from neurofmx.lake import Lake
+from neurofmx.provenance import canonical_json
 from neurofmx.types import Events, Intervals, Recording, Score
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from neurofmx.tokenize.windows import TaskData
-    from neurofmx.train.loop import RunResult
-    from neurofmx.train.recipes import Recipe
 
 Progress = Callable[[str], None]
 EXAMPLE_S, EXAMPLE_UNITS = 600.0, 50
@@ -86,7 +83,7 @@ class DecodeResult:
 
 
 def decode(
-    path: str | Path | Recording,
+    path: str | Path | Session | Recording,
     *,
     target: str | None = None,
     seed: int = 0,
@@ -96,7 +93,7 @@ def decode(
     """Decodes one recording: opens and judges it, trains a small network a fold, scores it beside tuned baselines.
 
     Args:
-        path: a file or folder that holds one recording, or an open one.
+        path: a file or folder that holds one recording, a listed session, or an open recording.
         target: a stream, or ``intervals.column``; a sensible one is chosen if None.
         seed: of the network and the bootstrap.
         lake: keeps recording, runs and scores, so that `explain` works on them; None keeps nothing.
@@ -105,15 +102,17 @@ def decode(
     Raises:
         Refused: a blocking check failed.
         NotThere: nothing is there.
-        ConfigError: the target does not exist or nothing is left to read it from; the choices are named.
+        ConfigError: the target does not exist or nothing is left to read it from; the choices are named. Or a listed
+            session without a lake.
     """
     from dataclasses import replace
 
     from neurofmx.evaluate.build import task_data, task_data_of
     from neurofmx.evaluate.evaluate import judged, keep, predictions
     from neurofmx.train.checkpoints import load_trained
-    from neurofmx.train.folds import fit_folds
+    from neurofmx.train.folds import Network, fit_networks
     from neurofmx.train.recipes import decode as decode_recipe
+    from neurofmx.train.runs import keep_run
 
     progress("reading")
     recording = _recording(path, lake)
@@ -125,20 +124,19 @@ def decode(
     with tempfile.TemporaryDirectory(prefix="neurofmx-") as folder:
         out = lake.root / "runs" if lake is not None else Path(folder)
         folds = sorted({int(f) for w in data.recordings for f in np.unique(w.fold) if f >= 0})
-        steps = dict.fromkeys(folds, 0)
+        networks = [Network(data={task.name: data}, fold=fold, name=f"fold {fold}") for fold in folds]
+        share = dict.fromkeys((n.name for n in networks), 0.0)
 
-        def tell(fold: int, step: int, total: int) -> None:
-            steps[fold] = step
-            progress(
-                f"training {len(folds)} networks, {sum(steps.values()) / (total * len(folds)):.0%} of the most steps"
-            )
+        def tell(name: str, step: int, steps: int) -> None:
+            share[name] = step / steps
+            progress(f"training {len(folds)} networks: {sum(share.values()) / len(folds):.0%}")
 
-        results = fit_folds(recipe, {task.name: data}, folds, out=out, on=tell)
-        trained = {fold: load_trained(result.path) for fold, result in results.items()}
-    checkpoints = {fold: result.run_id for fold, result in results.items()}
+        results = fit_networks(recipe, networks, out=out, on=tell)
+        trained = {fold: load_trained(result.path) for fold, result in zip(folds, results)}
+    checkpoints = {fold: result.run_id for fold, result in zip(folds, results)}
     if lake is not None:
-        for fold, result in results.items():
-            _keep_run(lake, recipe, data, fold, result, snapshot)
+        for result in results:
+            keep_run(lake, recipe, {task.name: data}, result, snapshot=snapshot)
     progress("tuning baselines on the same folds")
     found = predictions(task, data, trained, {str(recording.id): recording})
     scores = judged(task, data, found, seed=seed, snapshot=snapshot, lake=lake, checkpoints=checkpoints)
@@ -156,43 +154,41 @@ def decode(
     )
 
 
-def example_recording() -> Recording:
+def example_session() -> Session:
     """A simulated session of ten minutes with 50 units, whose behaviour reads Lorenz latents."""
-    from neurofmx.ingest.simulate import simulate
+    from neurofmx.ingest.archives.simulated import session_of
     from neurofmx.ingest.simulate_spec import SimSpec
-    from neurofmx.provenance import digest_of
-    from neurofmx.types import RawFile, RecordingId
+    from neurofmx.types import RecordingId
 
     spec = SimSpec(seed=7, duration_s=EXAMPLE_S, n_units=EXAMPLE_UNITS, species="sim-e")
-    text = canonical_json(spec)
-    # the raw file of a simulated recording is its spec
-    file = RawFile(path="example.json", url="simulated:example", sha256=digest_of(spec), size=len(text))
-    return simulate(spec, RecordingId("simulated", "example", "1", "example"), files=(file,))[0]
+    return session_of(RecordingId("simulated", "example", "1", "example"), spec)
 
 
-def _recording(path: str | Path | Recording, lake: Lake | None) -> Recording:
+def _recording(source: str | Path | Session | Recording, lake: Lake | None) -> Recording:
     """The recording, of the lake where there is one."""
     from neurofmx.ingest.ingest import ingest_session, local_sessions, open_local
 
-    if isinstance(path, Recording):
+    if isinstance(source, Recording):
         if lake is None:
-            return path
+            return source
         with lake.lock():
-            lake.publish_recording(path)
-        return lake.recording(path.id)
+            lake.publish_recording(source)
+        return lake.recording(source.id)
     if lake is None:
-        return open_local(path)
-    sessions = local_sessions(path)
+        if isinstance(source, Session):
+            raise ConfigError(f"session {source.id}", expected="a lake to fetch it into", fix="Give one: Lake.open().")
+        return open_local(source)
+    sessions = [source] if isinstance(source, Session) else local_sessions(source)
     if len(sessions) > 1:
         names = ", ".join(session.files[0].path for session in sessions[:8])
         raise ConfigError(
-            f"path {path}", got=f"{len(sessions)} recordings", expected="one", fix=f"Name one of: {names}"
+            f"path {source}", got=f"{len(sessions)} recordings", expected="one", fix=f"Name one of: {names}"
         )
     with lake.lock():
         report = ingest_session(sessions[0], lake)
     if report.status not in ("ingested", "unchanged"):
         reasons = "; ".join(f"{c.name}: {c.evidence}" for c in report.checks if not c.passed and c.severity == "block")
-        raise Refused(f"{path}", got=reasons, fix=f"See all checks: neurofmx validate {path}")
+        raise Refused(f"{report.id}", got=reasons, fix=f"See all checks: neurofmx quarantine --lake {lake.root}")
     return lake.recording(report.id)
 
 
@@ -209,24 +205,3 @@ def _told(data: TaskData, predicted: np.ndarray) -> dict[str, np.ndarray]:
         times = centres[mask]
     order = np.argsort(times, kind="stable")
     return {"times_s": times[order], "truth": windows.target[mask][order], "predicted": predicted[mask][order]}
-
-
-def _keep_run(lake: Lake, recipe: Recipe, data: TaskData, fold: int, result: RunResult, snapshot: str) -> None:
-    """Row of ``runs`` and lineage of one network."""
-    if catalog.rows(lake, "runs", result.run_id):
-        return
-    recordings: list[str] = sorted(w.recording for w in data.recordings)
-    row: Mapping[str, Any] = {
-        "run_id": result.run_id, "recipe": recipe.name, "recipe_digest": recipe.digest(),
-        "recipe_json": canonical_json(recipe), "fold": fold, "seed": recipe.seed, "snapshot": snapshot,
-        "tasks": [data.name], "recordings": recordings, "path": str(result.path.relative_to(lake.root)),
-        "steps": result.steps, "best_valid": result.best_valid, "seconds": result.seconds,
-        "history": json.dumps([dict(h) for h in result.history]), "code_version": code_version(), "started_at": now(),
-    }  # fmt: skip
-    catalog.put(lake, "runs", result.run_id, [row])
-    parents = [
-        {"child": result.run_id, "child_kind": "run", "parent": r, "parent_kind": "recording",
-         "detail": canonical_json({"digest": lake.recording_digest(r)})}
-        for r in recordings
-    ]  # fmt: skip
-    catalog.put(lake, "lineage", result.run_id, parents)

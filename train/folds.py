@@ -1,4 +1,4 @@
-"""All folds of a training set: side by side on a CPU, dealt to one process a core; one after the other on a GPU.
+"""All networks of a recipe: side by side on a CPU, one process a core; one after the other on a GPU.
 
 Processes are started by their command, not forked (torch's threads do not survive that) nor spawned from the
 caller's script (which would have to be written for it).
@@ -14,7 +14,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 import torch
 
@@ -25,89 +27,125 @@ from neurofmx.tokenize.windows import TaskData
 from neurofmx.train.loop import RunResult, StepReport, finished, fit
 from neurofmx.train.recipes import Recipe
 
-# told (fold, steps done, most steps)
-OnStep = Callable[[int, int, int], None]
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One network to train.
+
+    Args:
+        data: task -> windows.
+        fold: fold held out.
+        name: what it is called in progress and errors.
+    """
+
+    data: Mapping[str, TaskData]
+    fold: int
+    name: str
 
 
-def fit_folds(
+# told (name of the network, steps done, most steps), and (name, 1, 1) when it is done
+OnStep = Callable[[str, int, int], None]
+
+
+def fit_networks(
     recipe: Recipe,
-    data: Mapping[str, TaskData],
-    folds: Sequence[int],
+    networks: Sequence[Network],
     *,
     out: Path,
     workers: int | None = None,
-    on: OnStep = lambda fold, step, steps: None,
-) -> dict[int, RunResult]:
-    """Trains one network a fold; finished ones are found by their digest, started ones go on.
+    on: OnStep = lambda name, step, steps: None,
+) -> list[RunResult]:
+    """Trains networks; finished ones are found by their digest, started ones go on.
 
     Args:
         recipe: everything but data and folds.
-        data: task -> windows.
-        folds: which to hold out, one a network.
+        networks: what to train; those that share ``data`` share it as one object.
         out: where the runs' folders are made.
         workers: processes at once; as many as cores, or 1 (in this process) on a GPU, when None.
         on: told of progress, from other threads.
 
     Returns:
-        fold -> result.
+        A result a network, in order.
 
     Raises:
         ConfigError: a process failed; the message holds its reason.
     """
-    found = {fold: done for fold in folds if (done := finished(recipe, data, fold, out)) is not None}
-    missing = [fold for fold in folds if fold not in found]
+    found = [finished(recipe, n.data, n.fold, out) for n in networks]
+    missing = [n for n, done in zip(networks, found) if done is None]
     count = min(workers or (1 if torch.cuda.is_available() else os.cpu_count() or 1), len(missing))
     if count <= 1:
-        for fold in missing:
-            found[fold] = fit(recipe, data, fold=fold, out=out, callbacks=[_telling(fold, on)])
-        return found
+        for n in missing:
+            fit(recipe, n.data, fold=n.fold, out=out, callbacks=[_telling(n.name, on)])
+            on(n.name, 1, 1)
+    else:
+        _side_by_side(recipe, missing, out, count, on)
+    results = []
+    for n, done in zip(networks, found):
+        done = done or finished(recipe, n.data, n.fold, out)
+        assert done is not None, f"{n.name} ended without a result"
+        results.append(done)
+    return results
+
+
+def _telling(name: str, on: OnStep) -> Callable[[StepReport], None]:
+    return lambda report: on(name, report.step, report.steps)
+
+
+def _side_by_side(recipe: Recipe, networks: Sequence[Network], out: Path, count: int, on: OnStep) -> None:
+    """Deals networks to processes, the next to the first that is free."""
     with tempfile.TemporaryDirectory(prefix="neurofmx-") as folder:
-        packed = Path(folder) / "data.npz"
-        pack(packed, data)
+        packed: dict[int, Path] = {}
+        jobs: SimpleQueue[tuple[str, str]] = SimpleQueue()
+        for n in networks:
+            if id(n.data) not in packed:
+                packed[id(n.data)] = Path(folder) / f"{len(packed)}.npz"
+                pack(packed[id(n.data)], n.data)
+            job = {"recipe": recipe, "data": packed[id(n.data)], "fold": n.fold, "out": out}
+            jobs.put((n.name, canonical_json(job)))
         stop = threading.Event()
         with ThreadPoolExecutor(count) as pool:
-            shares = [missing[i::count] for i in range(count)]
-            jobs = [pool.submit(_in_a_process, recipe, packed, share, out, on, stop) for share in shares]
+            running = [pool.submit(_work, jobs, on, stop) for _ in range(count)]
             try:
-                for job in jobs:
-                    job.result()
+                for one in running:
+                    one.result()
             except BaseException:
-                stop.set()  # the others end at their next step, and go on from there when asked again
+                stop.set()  # the others end at their next step, and go on from their checkpoints when asked again
                 raise
-    for fold in missing:
-        done = finished(recipe, data, fold, out)
-        assert done is not None, f"fold {fold} ended without a result"
-        found[fold] = done
-    return found
 
 
-def _telling(fold: int, on: OnStep) -> Callable[[StepReport], None]:
-    return lambda report: on(fold, report.step, report.steps)
-
-
-def _in_a_process(
-    recipe: Recipe, packed: Path, folds: Sequence[int], out: Path, on: OnStep, stop: threading.Event
-) -> None:
-    job = packed.with_name(f"job-{folds[0]}.json")
-    job.write_text(canonical_json({"recipe": recipe, "data": packed, "folds": list(folds), "out": out}))
-    command = [sys.executable, "-m", "neurofmx.train", str(job)]
+def _work(jobs: SimpleQueue[tuple[str, str]], on: OnStep, stop: threading.Event) -> None:
+    """One process, given job after job until none is left."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with (
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            told = json.loads(line)
-            on(told["fold"], told["step"], told["steps"])
-            if stop.is_set():
-                process.terminate()
+        subprocess.Popen(
+            [sys.executable, "-m", "neurofmx.train"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment,
+        ) as process,
+    ):  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        while True:
+            try:
+                name, job = jobs.get_nowait()
+            except Empty:
                 return
-        if process.wait() != 0:
-            errors.seek(0)
-            raise ConfigError(
-                f"training of folds {list(folds)}",
-                got=errors.read().strip() or f"exit status {process.returncode}",
-                expected="finished runs",
-                fix="Mend it and run again: it goes on from its last checkpoint.",
-            )
+            process.stdin.write(job + "\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                told = json.loads(line)
+                if stop.is_set():
+                    process.terminate()
+                    return
+                if "done" in told:
+                    on(name, 1, 1)
+                    break
+                on(name, told["step"], told["steps"])
+            else:  # the process ended before the job did
+                process.wait()
+                errors.seek(0)
+                raise ConfigError(
+                    f"training of {name}",
+                    got=errors.read().strip() or f"exit status {process.returncode}",
+                    expected="a finished run",
+                    fix="Mend it and run again: it goes on from its last checkpoint.",
+                )

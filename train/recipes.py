@@ -27,7 +27,7 @@ class OptimConfig:
     lr: float = 3e-3
     weight_decay: float = 0.1
     warmup: int = 20
-    steps: int = 100
+    steps: int = 150
     clip: float = 1.0
     average: float = 0.95
 
@@ -102,6 +102,7 @@ class Recipe:
         name: the recipe function.
         seed: of weights, order, dropout and augmentation.
         tasks: names of the tasks that are learned; empty means all that the lake has recordings for.
+        networks: ``each`` task has a network of its own, or ``one`` learns all that no fold's leakage keeps apart.
         model: sizes.
         optim: optimiser.
         feed: batches.
@@ -113,6 +114,7 @@ class Recipe:
     name: str
     seed: int = 0
     tasks: tuple[str, ...] = ()
+    networks: Literal["each", "one"] = "each"
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     feed: FeedConfig = field(default_factory=FeedConfig)
@@ -144,8 +146,13 @@ def laptop() -> Recipe:
 
 
 def decode() -> Recipe:
-    """For ``neurofmx decode``: as laptop, with more steps for its one task and less patience."""
-    return replace(laptop(), name="decode", optim=OptimConfig(steps=150), stop=StopConfig(patience=5))
+    """For ``neurofmx decode``: as laptop, with less patience."""
+    return replace(laptop(), name="decode", stop=StopConfig(patience=5))
+
+
+def together() -> Recipe:
+    """As laptop, but one network learns every task."""
+    return replace(laptop(), name="together", networks="one")
 
 
 def causal() -> Recipe:
@@ -153,7 +160,9 @@ def causal() -> Recipe:
     return Recipe(name="causal", model=ModelConfig(lags=tuple(range(-9, 1))))
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"tiny": tiny, "laptop": laptop, "decode": decode, "causal": causal}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "tiny": tiny, "laptop": laptop, "decode": decode, "together": together, "causal": causal,
+}  # fmt: skip
 
 
 def recipe_named(name: str) -> Recipe:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from neurofmx.errors import NotThere
 from neurofmx.ingest.sessions import RemoteFile, Session, Source
+from neurofmx.ingest.simulate_spec import SimSpec
 from neurofmx.provenance import canonical_json
 from neurofmx.types import Licence, RecordingId
 
@@ -25,13 +26,18 @@ def list_sessions(source: Source) -> Iterator[Session]:
     if source.dataset not in simulate.SIMULATED:
         raise NotThere(f"simulated dataset {source.dataset}", expected=f"one of {', '.join(simulate.SIMULATED)}")
     for one in simulate.sessions(source.dataset):
-        text = canonical_json(one.spec).encode()
-        url = "data:application/json;base64," + base64.b64encode(text).decode()
-        yield Session(
-            id=RecordingId(source.archive, source.dataset, source.version, one.name),
-            files=(RemoteFile(path=f"{one.name}.json", url=url, size=len(text)),),
-            reader="simulated",
-            licence=_LICENCE,
-            citation="neurofmx simulator, docs/SIMULATOR.md",
-            session=one.name,
-        )
+        yield session_of(RecordingId(source.archive, source.dataset, source.version, one.name), one.spec)
+
+
+def session_of(rid: RecordingId, spec: SimSpec) -> Session:
+    """A simulated recording before it is made: its raw file is its spec."""
+    text = canonical_json(spec).encode()
+    url = "data:application/json;base64," + base64.b64encode(text).decode()
+    return Session(
+        id=rid,
+        files=(RemoteFile(path=f"{rid.name}.json", url=url, size=len(text)),),
+        reader="simulated",
+        licence=_LICENCE,
+        citation="neurofmx simulator, docs/SIMULATOR.md",
+        session=rid.name,
+    )

@@ -66,9 +66,7 @@ def extent(streams: Iterable[Stream]) -> tuple[float, float]:
         times.append(np.asarray(stream.valid, np.float64).ravel())
         if isinstance(stream, Intervals):
             times += [np.asarray(stream.start_s), np.asarray(stream.stop_s)]
-        elif isinstance(stream, Events):
-            times.append(np.asarray(stream.times_s))
-        elif isinstance(stream, Samples) and stream.times_s is not None:
+        elif isinstance(stream, Events) or isinstance(stream, Samples) and stream.times_s is not None:
             times.append(np.asarray(stream.times_s))
     flat = np.concatenate(times) if times else np.empty(0)
     flat = flat[np.isfinite(flat)]

@@ -41,7 +41,7 @@ def read(root: Path, session: Session, files: tuple[RawFile, ...]) -> Recording:
             # pynwb warns of its own cached schemas and of what the checks of the recording judge by value
             warnings.simplefilter("ignore")
             with NWBHDF5IO(file=handle, mode="r") as io:
-                nwb = io.read()
+                nwb: Any = io.read()
                 streams = _streams(nwb, files[0].path, notes)
                 subject, label = _subject(nwb), str(nwb.session_id or "")
                 notes.insert(0, f"the file says: {' '.join(str(nwb.session_description).split())[:240]}")

@@ -60,7 +60,8 @@ def series(nwb: Any, path: str, notes: list[str]) -> dict[str, Stream]:
 
     found = []
     templates = set(map(id, nwb.stimulus_template.values()))
-    for item in sorted((o for o in nwb.objects.values() if isinstance(o, TimeSeries)), key=_where):
+    held: list[Any] = sorted((o for o in nwb.objects.values() if isinstance(o, TimeSeries)), key=_where)
+    for item in held:
         if isinstance(item, (ImageSeries, IndexSeries)) or id(item) in templates:
             notes.append(f"{_where(item)}: {item.neurodata_type} left out")
         elif item.data is None or np.ndim(item.data) == 0 or not len(item.data):
@@ -132,17 +133,13 @@ def _samples(item: Any, modality: str, path: str) -> Samples:
                 f"{_where(item)} of {path}", got=f"{len(times)} time stamps", expected=f"{n}, one a sample"
             )
         valid = spans.stamped(times, spans.finite_rows(values))
-        return Samples(
-            values=values, unit=unit, channels=channels, modality=modality, valid=valid, times_s=times
-        )
+        return Samples(values=values, unit=unit, channels=channels, modality=modality, valid=valid, times_s=times)
     if not item.rate or item.rate <= 0:
         raise MalformedFile(f"{_where(item)} of {path}", got=f"rate {item.rate}", expected="a rate above 0 Hz")
     rate, t0 = float(item.rate), float(item.starting_time or 0.0)
     known = spans.finite_rows(values)
     valid = spans.whole(n, rate, t0) if known.all() else spans.stamped(t0 + np.arange(n) / rate, known)
-    return Samples(
-        values=values, unit=unit, channels=channels, modality=modality, valid=valid, rate_hz=rate, t0_s=t0
-    )
+    return Samples(values=values, unit=unit, channels=channels, modality=modality, valid=valid, rate_hz=rate, t0_s=t0)
 
 
 def _scaled(item: Any) -> tuple[np.ndarray, str]:
@@ -170,9 +167,7 @@ def _channels(item: Any, modality: str, values: np.ndarray) -> Channels:
         rows, table = np.asarray(region.data[:], np.int64), region.table
         ids = tuple(str(table.id[int(r)]) for r in rows)
         locations = [str(v) for v in table["location"].data[:]]
-        return Channels(
-            ids=ids, regions=tuple(locations[r] for r in rows), positions_um=_positions(table, rows)
-        )
+        return Channels(ids=ids, regions=tuple(locations[r] for r in rows), positions_um=_positions(table, rows))
     if item.neurodata_type == "RoiResponseSeries" and item.rois is not None and len(item.rois.data) == n:
         ids = tuple(str(item.rois.table.id[int(r)]) for r in item.rois.data[:])
         place = getattr(getattr(item.rois.table, "imaging_plane", None), "location", "") or ""
@@ -189,7 +184,9 @@ def _positions(table: Any, rows: np.ndarray) -> np.ndarray | None:
     for names in (("x", "y", "z"), ("rel_x", "rel_y", "rel_z")):
         if names[0] in table.colnames and names[1] in table.colnames:
             columns = [
-                np.asarray(table[name].data[:], np.float64)[rows] if name in table.colnames else np.full(len(rows), np.nan)
+                np.asarray(table[name].data[:], np.float64)[rows]
+                if name in table.colnames
+                else np.full(len(rows), np.nan)
                 for name in names
             ]
             return np.stack(columns, axis=1)

@@ -45,7 +45,7 @@ def finite_rows(values: np.ndarray) -> np.ndarray:
     """(N,) bool, True where a row of (N, ...) values holds at least one finite number."""
     if values.dtype.kind != "f":
         return np.ones(len(values), bool)
-    return np.isfinite(values.reshape(len(values), -1)).any(axis=1)
+    return np.asarray(np.isfinite(values.reshape(len(values), -1)).any(axis=1))
 
 
 def common(spans: np.ndarray, owner: np.ndarray, n_owners: int) -> np.ndarray:

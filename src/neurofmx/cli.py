@@ -69,25 +69,27 @@ def decode(
     example: Annotated[bool, typer.Option("--example", help="Use a simulated ten-minute session.")] = False,
     out: Annotated[Path, typer.Option(help="Where the HTML page goes.")] = Path("decode.html"),
     seed: int = 0,
+    lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Decode one's own recording: a table with baselines and intervals, in a minute.
 
-    Example: neurofmx decode session.nwb --target position
+    The lake keeps it, so that `neurofmx explain` works on the score ids. Example: neurofmx decode session.nwb --target
+    position
     """
     from rich.console import Console
     from rich.status import Status
 
     from neurofmx.evaluate.decode import decode as run
-    from neurofmx.evaluate.decode import example_recording
+    from neurofmx.evaluate.decode import example_session
     from neurofmx.interpret.report import decode_page
 
     if (path is None) == (not example):
         raise ConfigError("decode", expected="a FILE, or --example", fix="Try: neurofmx decode --example")
     console = Console(stderr=True)
     with Status("reading", console=console) as status:
-        source = example_recording() if path is None else str(path)
-        result = run(source, target=target, seed=seed, progress=lambda text: status.update(text))
+        source = example_session() if path is None else path
+        result = run(source, target=target, seed=seed, lake=Lake.open(lake), progress=lambda text: status.update(text))
         page = decode_page(result, out)
     if as_json:
         _lines(result.scores)

@@ -197,7 +197,7 @@ def stream_rows(recording: Recording, digests: dict[str, str]) -> list[dict[str,
         else:
             times = s.times_s if isinstance(s, Events) else None
             if isinstance(s, Samples) and s.rate_hz is not None:
-                first, last = s.t0_s, s.t0_s + len(s.values) / s.rate_hz
+                first, last = s.t0_s, s.t0_s + max(len(s.values) - 1, 0) / s.rate_hz
             else:
                 times = s.times_s if times is None else times
                 first, last = (times[0], times[-1]) if times is not None and len(times) else (np.nan, np.nan)

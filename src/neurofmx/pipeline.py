@@ -14,8 +14,8 @@ import numpy as np
 from neurofmx import catalog
 from neurofmx.config import override
 from neurofmx.errors import ConfigError, NeurofmxError, NotThere
-from neurofmx.lake import Lake, now
-from neurofmx.provenance import canonical_json, code_version, plain
+from neurofmx.lake import Lake
+from neurofmx.provenance import plain
 from neurofmx.types import Finding, RecordingId, Score
 
 if TYPE_CHECKING:
@@ -230,63 +230,37 @@ def _trained_sets(
     for i, task in enumerate(tasks.values()):
         data[task.name] = task_data(task, lake)
         on("windows of tasks", i + 1, len(tasks))
-    found = []
-    for number, together in enumerate(training_sets(data)):
-        folds = sorted({int(f) for d in together.values() for r in d.recordings for f in np.unique(r.fold) if f >= 0})
-        runs = _train_set(lake, recipe, together, folds, snapshot, number, on)
-        found.append(TrainingSet(data=together, runs=runs))
-    return recipe, snapshot, tasks, found
+    sets = training_sets(data) if recipe.networks == "one" else [{task: windows} for task, windows in data.items()]
+    return recipe, snapshot, tasks, _trained(lake, recipe, sets, snapshot, on)
 
 
-def _train_set(
-    lake: Lake,
-    recipe: Recipe,
-    data: dict[str, TaskData],
-    folds: list[int],
-    snapshot: str,
-    number: int,
-    on: OnProgress,
-) -> dict[int, dict[str, Any]]:
-    """One network a fold, with its row in ``runs`` and its lineage; what is there already stays as it was written."""
-    from neurofmx.train.folds import fit_folds
+def _trained(
+    lake: Lake, recipe: Recipe, sets: list[dict[str, TaskData]], snapshot: str, on: OnProgress
+) -> list[TrainingSet]:
+    """One network a set and fold, with its row in ``runs``."""
+    from neurofmx.train.folds import Network, fit_networks
+    from neurofmx.train.runs import keep_run
 
-    def tell(fold: int, step: int, steps: int) -> None:
-        on(f"train set {number + 1}, fold {fold}", step, steps)
+    networks = [
+        Network(data=together, fold=fold, name=f"{', '.join(together)}, fold {fold}")
+        for together in sets
+        for fold in sorted({int(f) for d in together.values() for r in d.recordings for f in r.fold if f >= 0})
+    ]
+    over: set[str] = set()
 
-    rows = {}
-    recordings = sorted({r.recording for d in data.values() for r in d.recordings})
-    for fold, result in fit_folds(recipe, data, folds, out=lake.root / "runs", on=tell).items():
-        tell(fold, recipe.optim.steps * len(data), recipe.optim.steps * len(data))
-        known = catalog.rows(lake, "runs", result.run_id)
-        if known:
-            rows[fold] = known[0]
-            continue
-        rows[fold] = {
-            "run_id": result.run_id, "recipe": recipe.name, "recipe_digest": recipe.digest(),
-            "recipe_json": canonical_json(recipe), "fold": fold, "seed": recipe.seed, "snapshot": snapshot,
-            "tasks": sorted(data), "recordings": recordings, "path": str(result.path.relative_to(lake.root)),
-            "steps": result.steps, "parameters": _parameters(result.path), "best_valid": result.best_valid,
-            "seconds": result.seconds, "history": json.dumps([dict(h) for h in result.history]),
-            "code_version": code_version(), "started_at": now(),
-        }  # fmt: skip
-        catalog.put(lake, "runs", result.run_id, [rows[fold]])
-        catalog.put(
-            lake,
-            "lineage",
-            result.run_id,
-            [
-                {"child": result.run_id, "child_kind": "run", "parent": r, "parent_kind": "recording",
-                 "detail": canonical_json({"digest": lake.recording_digest(r)})}
-                for r in recordings
-            ],
-        )  # fmt: skip
-    return rows
+    def tell(name: str, step: int, steps: int) -> None:
+        if step == steps:
+            over.add(name)
+        on("networks", len(over), len(networks))
 
-
-def _parameters(path: Path) -> int:
-    from neurofmx.train.checkpoints import load_trained
-
-    return sum(p.numel() for p in load_trained(path).model.parameters())
+    on("networks", 0, len(networks))
+    results = fit_networks(recipe, networks, out=lake.root / "runs", on=tell)
+    on("networks", len(networks), len(networks))
+    runs: list[dict[int, dict[str, Any]]] = [{} for _ in sets]
+    for network, result in zip(networks, results):
+        number = next(i for i, together in enumerate(sets) if together is network.data)
+        runs[number][network.fold] = keep_run(lake, recipe, network.data, result, snapshot=snapshot)
+    return [TrainingSet(data=together, runs=own) for together, own in zip(sets, runs)]
 
 
 def train_all(lake: Lake, recipe: str, settings: Iterable[str] = (), *, on: OnProgress = quiet) -> list[dict[str, Any]]:

@@ -84,7 +84,9 @@ def test_every_command_shows_an_example(run: Run, command: tuple[str, ...]) -> N
         (("quarantine", "--release", "dandi:x@1/y"), 1, ("dandi:x@1/y", "quarantine")),
     ],
 )
-def test_each_mistake_is_one_sentence(run: Run, arguments: tuple[str, ...], status: int, words: tuple[str, ...]) -> None:
+def test_each_mistake_is_one_sentence(
+    run: Run, arguments: tuple[str, ...], status: int, words: tuple[str, ...]
+) -> None:
     found, out, err = run(*arguments)
     assert (found, out) == (status, "")
     assert err.startswith("neurofmx: ")

@@ -25,7 +25,7 @@ Planted = Callable[..., Recording]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny networks in the place of those that a person waits for."""
     monkeypatch.setattr(recipes, "decode", lambda: replace(recipes.tiny(), name="decode"))
-    monkeypatch.setattr(folds, "fit_folds", partial(folds.fit_folds, workers=1))
+    monkeypatch.setattr(folds, "fit_networks", partial(folds.fit_networks, workers=1))
 
 
 def test_the_target_and_inputs_of_a_recording(planted: Planted) -> None:

@@ -28,7 +28,7 @@ def made(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Path:
     lake = Lake.open(tmp_path_factory.mktemp("scored") / "lake")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "decode", lambda: replace(recipes.tiny(), name="decode"))
-        patch.setattr(folds, "fit_folds", partial(folds.fit_folds, workers=1))
+        patch.setattr(folds, "fit_networks", partial(folds.fit_networks, workers=1))
         decode(planted(duration_s=60.0), target="behaviour", lake=lake)
     return lake.root
 

@@ -1,9 +1,8 @@
-"""Folds in processes of their own give the bits of folds one after the other, and say why they failed."""
+"""Networks in processes of their own are those of one process, bit for bit, and say why they failed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,32 +11,37 @@ import torch
 from neurofmx.errors import ConfigError
 from neurofmx.tokenize.windows import TaskData
 from neurofmx.train.checkpoints import load_trained
-from neurofmx.train.folds import fit_folds
+from neurofmx.train.folds import Network, fit_networks
 from neurofmx.train.recipes import Recipe
 
 Plant = Callable[..., TaskData]
 
 
-def test_folds_in_this_process_are_told_and_found_again(plant: Plant, short: Recipe, tmp_path: Path) -> None:
-    data = {"move": plant()}
-    told: list[tuple[int, int, int]] = []
-    first = fit_folds(short, data, (0, 2), out=tmp_path, workers=1, on=lambda *t: told.append(t))
-    assert sorted(first) == [0, 2]
-    assert [t for t in told if t[1] == 12] == [(0, 12, 12), (2, 12, 12)]
+def _networks(task: TaskData, folds: tuple[int, ...]) -> list[Network]:
+    data = {"move": task}
+    return [Network(data=data, fold=fold, name=f"fold {fold}") for fold in folds]
+
+
+def test_networks_in_this_process_are_told_and_found_again(plant: Plant, short: Recipe, tmp_path: Path) -> None:
+    networks = _networks(plant(), (0, 2))
+    told: list[tuple[str, int, int]] = []
+    first = fit_networks(short, networks, out=tmp_path, workers=1, on=lambda *t: told.append(t))
+    assert [run.fold for run in first] == [0, 2]
+    assert [t for t in told if t[1] == t[2]] == [(f"fold {f}", n, n) for f in (0, 2) for n in (12, 1)]
     told.clear()
-    again = fit_folds(short, data, (0, 2), out=tmp_path, workers=1, on=lambda *t: told.append(t))
+    again = fit_networks(short, networks, out=tmp_path, workers=1, on=lambda *t: told.append(t))
     assert told == []
-    assert {fold: run.run_id for fold, run in again.items()} == {fold: run.run_id for fold, run in first.items()}
+    assert [run.run_id for run in again] == [run.run_id for run in first]
 
 
 @pytest.mark.slow
 def test_processes_give_the_same_bits(plant: Plant, short: Recipe, tmp_path: Path) -> None:
-    data = {"move": plant(curved=True)}
+    networks = _networks(plant(curved=True), (0, 1, 2))
     torch.set_num_threads(1)
-    one = fit_folds(short, data, (0, 1, 2), out=tmp_path / "a", workers=1)
-    two = fit_folds(short, data, (0, 1, 2), out=tmp_path / "b", workers=2)
-    for fold, run in one.items():
-        here, there = (load_trained(r.path).model.state_dict() for r in (run, two[fold]))
+    one = fit_networks(short, networks, out=tmp_path / "a", workers=1)
+    two = fit_networks(short, networks, out=tmp_path / "b", workers=2)
+    for a, b in zip(one, two):
+        here, there = (load_trained(run.path).model.state_dict() for run in (a, b))
         assert all(torch.equal(here[key], there[key]) for key in here)
 
 
@@ -45,4 +49,4 @@ def test_processes_give_the_same_bits(plant: Plant, short: Recipe, tmp_path: Pat
 def test_a_failed_process_says_why(plant: Plant, short: Recipe, tmp_path: Path) -> None:
     task = plant(folds=2)  # nothing is left to train on once one fold is held out and one validates
     with pytest.raises(ConfigError, match="training windows"):
-        fit_folds(short, {"move": replace(task)}, (0, 1), out=tmp_path, workers=2)
+        fit_networks(short, _networks(task, (0, 1)), out=tmp_path, workers=2)
