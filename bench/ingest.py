@@ -7,6 +7,7 @@ import tempfile
 import threading
 import urllib.request
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -94,7 +95,8 @@ def _write_nwb(path: Path) -> None:
     from pynwb.file import Subject as NwbSubject
 
     rng = np.random.default_rng(1)
-    nwb = NWBFile(session_description="bench", identifier="bench", session_start_time=datetime(2000, 1, 1, tzinfo=UTC))
+    began = datetime(2000, 1, 1, tzinfo=UTC)
+    nwb = cast(Any, NWBFile(session_description="bench", identifier="bench", session_start_time=began))
     nwb.subject = NwbSubject(subject_id="s1", species="Mus musculus", age="P90D", sex="U")
     group = nwb.create_electrode_group("g", description="g", location="CA1", device=nwb.create_device("d"))
     for _ in range(CHANNELS):
@@ -102,9 +104,9 @@ def _write_nwb(path: Path) -> None:
     region = nwb.create_electrode_table_region(list(range(CHANNELS)), "all")
     n = round(MINUTES * 60 * RATE_HZ)
     values = rng.normal(scale=200.0, size=(n, CHANNELS)).astype(np.int16)
-    lfp = ElectricalSeries(name="lfp", data=values, electrodes=region, rate=RATE_HZ, conversion=1e-6)
-    nwb.create_processing_module("ecephys", "lfp").add(LFP(electrical_series=lfp))
+    lfp = cast(Any, ElectricalSeries)(name="lfp", data=values, electrodes=region, rate=RATE_HZ, conversion=1e-6)
+    nwb.create_processing_module("ecephys", "lfp").add(cast(Any, LFP)(electrical_series=lfp))
     for _ in range(50):
         nwb.add_unit(spike_times=np.sort(rng.uniform(0, MINUTES * 60, 3000)))
-    with NWBHDF5IO(path, "w") as io:
+    with cast(Any, NWBHDF5IO)(path, "w") as io:
         io.write(nwb)

@@ -16,7 +16,6 @@ from neurofmx.evaluate.scores import scores_table
 from neurofmx.evaluate.spec import TaskSpec
 from neurofmx.ingest.sessions import Session
 from neurofmx.lake import Lake
-from neurofmx.provenance import canonical_json
 from neurofmx.types import Events, Intervals, Recording, Score
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ def score_row(score: Score) -> dict[str, Any]:
 
 
 def scores_table(scores: Iterable[Score | Mapping[str, Any]]) -> Table:
-    """A table grouped by task: chance first, baselines, then our network in bold with its verdict.
+    """A block a task: chance first, baselines, then our network in bold with its verdict; ids are never broken.
 
     Args:
         scores: scores, or rows of catalog table ``scores``.
@@ -35,36 +35,31 @@ def scores_table(scores: Iterable[Score | Mapping[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="scores", title_justify="left", header_style="bold")
-    for name in (
-        "task",
-        "predictor",
-        "metric",
-        "value",
-        "95 % interval",
-        "units",
-        "against the best baseline",
-        "score id",
-    ):
-        table.add_column(name, overflow="fold")
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    table.add_column("predictor", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column("against the best baseline", overflow="fold")
+    table.add_column("score id", no_wrap=True, min_width=16)
     rows = [score_row(s) if isinstance(s, Score) else dict(s) for s in scores]
     rows.sort(key=lambda r: (r["task"], *_place(r["predictor"])))
     before = None
     for row in rows:
-        if before is not None and row["task"] != before:
-            table.add_section()
-        ours = row["predictor"].startswith("neurofmx")
+        if row["task"] != before:
+            if before is not None:
+                table.add_row()
+            units = f"{row['n_units']} {row['unit']}{'s' if row['n_units'] != 1 else ''}"
+            about = (Text(row["metric"], style="dim"), Text(f"resampled over {units}", style="dim"))
+            table.add_row(Text(row["task"], style="bold cyan"), "", *about, "")
+            before = row["task"]
+        style = "bold" if row["predictor"] == "neurofmx" else ""
         table.add_row(
-            "" if row["task"] == before else row["task"],
-            Text(row["predictor"], style="bold" if row["predictor"] == "neurofmx" else ""),
-            row["metric"],
-            Text(_number(row["value"]), style="bold" if row["predictor"] == "neurofmx" else ""),
+            Text(f"  {row['predictor']}", style=style),
+            Text(_number(row["value"]), style=style),
             f"{_number(row['ci_low'])} to {_number(row['ci_high'])}",
-            f"{row['n_units']} {row['unit']}{'s' if row['n_units'] != 1 else ''}",
-            _verdict(row) if ours else Text(""),
-            row["score_id"],
+            _verdict(row) if row["predictor"].startswith("neurofmx") else Text(""),
+            Text(row["score_id"], style="dim"),
         )
-        before = row["task"]
     return table
 
 
@@ -79,8 +74,7 @@ def _verdict(row: Mapping[str, Any]) -> Any:
 
     text = Text(row["verdict"], style=COLOURS.get(row["verdict"], ""))
     if row["delta"] is not None:
-        gain = f" {row['delta']:+.3f} ({row['delta_low']:+.3f} to {row['delta_high']:+.3f}) on {row['baseline']}"
-        text.append(gain, style="default")
+        text.append(f" {row['delta']:+.3f} to {row['baseline']}", style="default")
     return text
 
 

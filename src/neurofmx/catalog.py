@@ -209,9 +209,12 @@ def query(lake: Lake, sql: str) -> pa.Table:
 
     with connect(lake) as con:
         try:
+            kinds = {statement.type for statement in con.extract_statements(sql)}
+            if not kinds <= {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI}:
+                raise ConfigError("SQL query", got=sql, expected="a select: the catalog is read only here")
             answer = con.sql(sql)
         except duckdb.Error as error:
             raise ConfigError("SQL query", got=str(error).strip(), fix=f"Tables: {', '.join(TABLES)}.") from error
-        if answer is None:  # a statement, not a question
-            raise ConfigError("SQL query", got=sql, expected="a select: the catalog is read only here")
+        if answer is None:
+            raise ConfigError("SQL query", got=sql, expected="a select")
         return answer.to_arrow_table()

@@ -12,8 +12,9 @@ import pytest
 
 from neurofmx import catalog
 from neurofmx.errors import ConfigError, NotThere
-from neurofmx.evaluate.decode import decode, example_recording
+from neurofmx.evaluate.decode import decode, example_session
 from neurofmx.evaluate.decode_task import choices, classes_of, decode_task
+from neurofmx.ingest.ingest import ingest_session
 from neurofmx.lake import Lake
 from neurofmx.train import folds, recipes
 from neurofmx.types import Events, Intervals, Recording
@@ -93,7 +94,7 @@ def test_a_recording_to_a_table(lake: Lake, planted: Planted, target: str) -> No
     assert {r["score_id"] for r in catalog.rows(lake, "scores")} == {s.score_id for s in result.scores}
     assert {r["run_id"] for r in catalog.rows(lake, "runs")} == set(scores["neurofmx"].checkpoint.split(","))
     assert result.preview.row_count == 4
-    assert result.table().row_count == len(result.scores)
+    assert result.table().row_count == 1 + len(result.scores)  # the task above its predictors
 
 
 @pytest.mark.slow
@@ -110,12 +111,17 @@ def test_a_path_that_is_not_there(tmp_path: Path) -> None:
         decode(tmp_path / "session.nwb")
 
 
-def test_the_example_is_ten_minutes_of_fifty_units() -> None:
-    made = example_recording()
+def test_the_example_is_ten_minutes_of_fifty_units(lake: Lake) -> None:
+    session = example_session()
+    assert ingest_session(session, lake).status == "ingested"
+    made = lake.recording(session.id)
     spikes = made.streams["spikes"]
     assert made.domain_s == (0.0, 600.0)
     assert isinstance(spikes, Events)
     assert len(spikes.channels) == 50
+    assert all(check.passed for check in lake.verify())
+    with pytest.raises(ConfigError, match="a lake"):
+        decode(session)
 
 
 @pytest.mark.slow
