@@ -59,7 +59,7 @@ class Plan:
     seeds: int
     pretrain_steps: int
     steps: int
-    bins: int = 256
+    bins: int = 128
     lr: float = 1e-2
     average: float = 0.8
 

@@ -225,7 +225,7 @@ _HARD = SimSpec(
 SIMULATED: Mapping[str, tuple[SimSpec, ...]] = {
     "lorenz-transfer": _transfer_rows(),
     "multimodal": (_MULTIMODAL, replace(_MULTIMODAL, seed=101, subject="s2")),
-    "hard": (_HARD, replace(_HARD, seed=201, subject="s2")),
+    "hard": (_HARD,),
 }
 
 

@@ -90,12 +90,13 @@ def adapt(
     _carry_over(trained, model, feed, data)
     start = stored_start(path, feed, recipe) if linear else _no_linear(data)
     set_linear(model, start)
+    kept = dict.fromkeys(data, 1.0 if groups and recipe.optim.steps else 0.0)
     if groups and recipe.optim.steps:
         optimise(model, feed, start, recipe, groups=groups, path=path, callbacks=callbacks)
         if "head" in groups:
-            keep_what_validates(model.cpu(), feed)
+            kept = keep_what_validates(model.cpu(), feed)
     if linear:
-        set_linear(model.cpu(), linear_refit(feed, recipe.linear, recipe.model.lags, start))
+        set_linear(model.cpu(), linear_refit(feed, recipe.linear, recipe.model.lags, start, kept))
     adapted = trained_of(model, feed, recipe, data)
     if path is not None:
         save_trained(adapted, path / "model.pt")

@@ -10,7 +10,7 @@ Legend: N windows, T time, S samples (bins or windows), U features (channel, fie
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -73,10 +73,26 @@ def linear_start(feed: Feed, config: LinearConfig, lags: Sequence[int]) -> Linea
     return _fitted(feed, config, lags, feed.train_rows, offset, {})
 
 
-def linear_refit(feed: Feed, config: LinearConfig, lags: Sequence[int], start: LinearStart) -> LinearStart:
-    """The linear path of every task fitted again to training and validation windows, with what was chosen before."""
+def linear_refit(
+    feed: Feed, config: LinearConfig, lags: Sequence[int], start: LinearStart, kept: Mapping[str, float]
+) -> LinearStart:
+    """The linear path of every task fitted again to training and validation windows, with what was chosen before.
+
+    Args:
+        feed: windows.
+        config: as in `linear_start`.
+        lags: as in `linear_start`.
+        start: what the network was trained beside.
+        kept: task -> share of the network that is kept. That share of the old path stays with it, since the network
+            corrects the old path's errors and not those of another.
+    """
     joined = {key: np.sort(np.concatenate([rows, feed.valid_rows[key]])) for key, rows in feed.train_rows.items()}
-    return _fitted(feed, config, lags, joined, dict(start.offset), start.chosen)
+    again = _fitted(feed, config, lags, joined, dict(start.offset), start.chosen)
+
+    def mixed(old: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {task: np.float32(kept[task]) * old[task] + np.float32(1 - kept[task]) * new[task] for task in new}
+
+    return replace(again, weight=mixed(start.weight, again.weight), bias=mixed(start.bias, again.bias))
 
 
 def _fitted(

@@ -115,8 +115,8 @@ def fit(
     """Trains a recipe's model with one fold held out; the next fold that holds windows tells when to stop.
 
     The linear path is fitted in closed form, then the network learns what it leaves (see `train.linear`). At the end
-    each task keeps as much of the network as its validation windows support, and the linear path is fitted again to
-    training and validation windows (see `train.settle`).
+    each task keeps as much of the network as its validation windows support, and as far as it does without the network
+    its linear path is fitted again to training and validation windows (see `train.settle`).
 
     Args:
         recipe: everything but data and fold.
@@ -146,7 +146,7 @@ def fit(
     set_linear(model, start)
     done = optimise(model, feed, start, recipe, groups=GROUPS, path=path, callbacks=callbacks)
     kept = keep_what_validates(model.cpu(), feed)
-    set_linear(model, linear_refit(feed, recipe.linear, recipe.model.lags, start))
+    set_linear(model, linear_refit(feed, recipe.linear, recipe.model.lags, start, kept))
     save_trained(trained_of(model, feed, recipe, data), path / "model.pt")
     result = RunResult(
         run_id=run_id, path=path, fold=fold, kept=kept, linear=start.chosen, seconds=time.monotonic() - began, **done
@@ -236,6 +236,7 @@ def optimise(
         "step": 0,
         "best_step": 0,
         "best_valid": math.inf,
+        "mark": math.inf,
         "stale": 0,
         "history": "[]",
         "losses": "[]",
@@ -254,11 +255,12 @@ def optimise(
 
     def evaluate() -> float:
         valid = validation_loss(average, feed, fabric.device)
+        state["stale"] += 1
+        if valid < state["mark"] - recipe.stop.least:
+            state.update(mark=valid, stale=0)
         if valid < state["best_valid"]:
-            state.update(best_step=state["step"], best_valid=valid, stale=0)
+            state.update(best_step=state["step"], best_valid=valid)
             best.update({key: value.detach().clone() for key, value in average.state_dict().items()})
-        else:
-            state["stale"] += 1
         train = float(np.mean(losses)) if losses else math.nan
         history.append({"step": state["step"], "train": train, "valid": valid})
         losses.clear()

@@ -27,7 +27,7 @@ class OptimConfig:
     lr: float = 3e-3
     weight_decay: float = 0.1
     warmup: int = 20
-    steps: int = 150
+    steps: int = 200
     clip: float = 1.0
     average: float = 0.95
 
@@ -86,11 +86,13 @@ class StopConfig:
     Args:
         every: steps between evaluations, for each task that is learned.
         patience: evaluations without improvement before training stops.
+        least: smaller improvements are kept but do not count against patience.
         save_every: steps between checkpoints.
     """
 
     every: int = 10
-    patience: int = 8
+    patience: int = 10
+    least: float = 0.002
     save_every: int = 50
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,29 +275,55 @@ def train_all(lake: Lake, recipe: str, settings: Iterable[str] = (), *, on: OnPr
     return [run for s in sets for run in s.runs.values()]
 
 
-def _loaded(lake: Lake, training: TrainingSet) -> dict[int, Trained]:
+def _loaded(lake: Lake, runs: Mapping[int, Mapping[str, Any]]) -> dict[int, Trained]:
     from neurofmx.train.checkpoints import load_trained
 
-    return {fold: load_trained(lake.root / run["path"]) for fold, run in training.runs.items()}
+    return {fold: load_trained(lake.root / run["path"]) for fold, run in runs.items()}
+
+
+def _each_task(
+    work: Callable[..., list[Any]],
+    lake: Lake,
+    tasks: Mapping[str, TaskSpec],
+    sets: Iterable[TrainingSet],
+    on: Callable[[int, int], None],
+    **settings: Any,
+) -> list[Any]:
+    """``work(lake, task, windows, runs, **settings)`` of every task, one process a core; results in order of tasks."""
+    from joblib import Parallel, delayed
+
+    jobs = [(tasks[name], data, training.runs) for training in sets for name, data in training.data.items()]
+    pool = Parallel(n_jobs=min(os.cpu_count() or 1, len(jobs)), return_as="generator")
+    found: list[Any] = []
+    on(0, len(jobs))
+    each: Iterable[Any] = pool(delayed(work)(lake, *job, **settings) for job in jobs)
+    for number, results in enumerate(each):
+        found += results
+        on(number + 1, len(jobs))
+    return found
+
+
+def _scores(
+    lake: Lake, task: TaskSpec, data: TaskData, runs: Mapping[int, Mapping[str, Any]], *, seed: int, snapshot: str
+) -> list[Score]:
+    from neurofmx.evaluate.evaluate import evaluate_task
+
+    checkpoints = {fold: run["run_id"] for fold, run in runs.items()}
+    trained = _loaded(lake, runs)
+    return evaluate_task(task, data, trained, seed=seed, snapshot=snapshot, lake=lake, checkpoints=checkpoints)
+
+
+def _findings(lake: Lake, task: TaskSpec, data: TaskData, runs: Mapping[int, Mapping[str, Any]]) -> list[Finding]:
+    from neurofmx.interpret.catalog import interpret_task
+
+    return interpret_task(task, data, _loaded(lake, runs), lake=lake)
 
 
 def evaluate_all(lake: Lake, recipe: str, settings: Iterable[str] = (), *, on: OnProgress = quiet) -> list[Score]:
     """Scores every task of a recipe beside chance, tuned baselines and the untrained network."""
-    from neurofmx.evaluate.evaluate import evaluate_task
-
     chosen, snapshot, tasks, sets = _trained_sets(lake, recipe, settings, on)
-    scores: list[Score] = []
-    done, total = 0, sum(len(s.data) for s in sets)
-    for training in sets:
-        trained = _loaded(lake, training)
-        checkpoints = {fold: run["run_id"] for fold, run in training.runs.items()}
-        for name, data in training.data.items():
-            scores += evaluate_task(
-                tasks[name], data, trained, seed=chosen.seed, snapshot=snapshot, lake=lake, checkpoints=checkpoints
-            )
-            done += 1
-            on("scores", done, total)
-    return scores
+    tell = functools.partial(on, "scores")
+    return _each_task(_scores, lake, tasks, sets, tell, seed=chosen.seed, snapshot=snapshot)
 
 
 def transfer_all(
@@ -310,18 +338,8 @@ def transfer_all(
 
 def interpret_all(lake: Lake, recipe: str, settings: Iterable[str] = (), *, on: OnProgress = quiet) -> list[Finding]:
     """Runs the declared analyses on the networks of a recipe's tasks."""
-    from neurofmx.interpret.catalog import interpret_task
-
     _, _, tasks, sets = _trained_sets(lake, recipe, settings, on)
-    findings: list[Finding] = []
-    done, total = 0, sum(len(s.data) for s in sets)
-    for training in sets:
-        trained = _loaded(lake, training)
-        for name, data in training.data.items():
-            findings += interpret_task(tasks[name], data, trained, lake=lake)
-            done += 1
-            on("findings", done, total)
-    return findings
+    return _each_task(_findings, lake, tasks, sets, functools.partial(on, "findings"))
 
 
 # files for DVC: small, sorted, the same for the same content

@@ -135,7 +135,9 @@ def test_the_refit_adds_validation_windows_and_chooses_nothing_anew(plant: Plant
     task = plant()
     feed = _feed(task)
     start = linear_start(feed, WHOLE, LAGS)
-    again = linear_refit(feed, WHOLE, LAGS, start)
+    same = linear_refit(feed, WHOLE, LAGS, start, {"move": 1.0})
+    assert np.array_equal(same.weight["move"], start.weight["move"])
+    again = linear_refit(feed, WHOLE, LAGS, start, {"move": 0.0})
     assert again.chosen == start.chosen
     rows = np.sort(np.concatenate([feed.train_rows["move", 0], feed.valid_rows["move", 0]]))
     x, y = _design(feed, rows).reshape(-1, 10), task.recordings[0].target[rows].reshape(-1, 2)
