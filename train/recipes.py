@@ -27,7 +27,7 @@ class OptimConfig:
     lr: float = 3e-3
     weight_decay: float = 0.1
     warmup: int = 20
-    steps: int = 200
+    steps: int = 150
     clip: float = 1.0
     average: float = 0.95
 

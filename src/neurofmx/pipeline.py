@@ -296,7 +296,7 @@ def _each_task(
     pool = Parallel(n_jobs=min(os.cpu_count() or 1, len(jobs)), return_as="generator")
     found: list[Any] = []
     on(0, len(jobs))
-    each: Iterable[Any] = pool(delayed(work)(lake, *job, **settings) for job in jobs)
+    each: Any = pool(delayed(work)(lake, *job, **settings) for job in jobs)
     for number, results in enumerate(each):
         found += results
         on(number + 1, len(jobs))
