@@ -91,17 +91,16 @@ def _catalog(lake: Lake) -> Iterator[Result]:
     yield from contract_results("recordings", found)
     recordings, refused = tables.rows(lake, "recordings"), quarantined(lake)
     counts: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0])
-    for row in recordings:
-        for modality in row["modalities"]:
-            held = counts[modality]
-            held[0], held[1], held[2] = held[0] + 1, held[1] + row["duration_s"] / 60, held[2] + row["n_channels"]
+    for row in tables.rows(lake, "streams"):
+        held = counts[row["modality"]]
+        held[0], held[1], held[2] = held[0] + 1, held[1] + row["valid_s"] / 60, held[2] + (row["n_channels"] or 0)
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(lake.snapshot()),
         metadata={
             "recordings": len(recordings),
             "quarantined": len(refused),
             "modalities": readable.table(
-                ("modality", "recordings", "minutes", "channels"), ((m, *v) for m, v in sorted(counts.items()))
+                ("modality", "streams", "valid minutes", "channels"), ((m, *v) for m, v in sorted(counts.items()))
             ),
             "refused": readable.table(
                 ("recording", "reasons"), ((r["recording_id"], "; ".join(r["reasons"])) for r in refused)
