@@ -17,11 +17,16 @@ N_RECORDINGS = 10
 
 
 def figures() -> list[Figure]:
-    """Start-up, orchestration of ten short recordings, the demo; with the mirror where there is one."""
-    found = [*_start(), *_orchestration(), *_demo("sample + simulated", 300.0)]
+    """Size and start-up, orchestration of ten short recordings, the demo; with the mirror where there is one."""
+    found = [_size(), *_start(), *_orchestration(), *_demo("sample + simulated", 300.0)]
     if (MIRROR / "MIRROR.md").exists():
         found += _demo("sample + simulated + mirror", 1200.0, "--mirror", str(MIRROR))
     return found
+
+
+def _size() -> Figure:
+    files = (path for path in Path(sys.prefix).rglob("*") if path.is_file() and not path.is_symlink())
+    return Figure(figure="the installed environment", value=sum(f.stat().st_size for f in files) / 1e9, unit="GB")
 
 
 def _start() -> list[Figure]:
