@@ -13,7 +13,7 @@ from neurofmx.assets.instance import instance_of
 from neurofmx.assets.learned import report_path
 from neurofmx.assets.materialize import Outcome, materialize_learned, materialize_recordings
 from neurofmx.assets.resources import RecipeResource
-from neurofmx.evaluate.scores import scores_table
+from neurofmx.evaluate.scores import print_scores
 from neurofmx.ingest.sources import demo_sources, read_sources, write_sources
 from neurofmx.lake import Lake
 from neurofmx.pipeline import all_sessions, with_progress
@@ -61,6 +61,6 @@ def _summary(lake: Lake, outcomes: list[Outcome], learned: Outcome, unlisted: in
         for reason in learned.reasons:
             console.print(f"[red]failed[/red] {reason}", highlight=False)
     else:
-        console.print(scores_table(catalog.rows(lake, "scores")))
+        print_scores(catalog.rows(lake, "scores"))
         console.print(f"report: {report_path(lake)}")
     return 1 if unlisted or counts["failed"] or learned.status == "failed" else 0

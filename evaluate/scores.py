@@ -26,6 +26,14 @@ def score_row(score: Score) -> dict[str, Any]:
     return row | {"recordings": list(score.recordings), "code_version": code_version(), "scored_at": now()}
 
 
+def print_scores(scores: Iterable[Score | Mapping[str, Any]]) -> None:
+    """Prints the table on standard output, wide enough for whole rows where that is a file or a pipe."""
+    from rich.console import Console
+
+    console = Console()
+    (console if console.is_terminal else Console(width=130)).print(scores_table(scores))
+
+
 def scores_table(scores: Iterable[Score | Mapping[str, Any]]) -> Table:
     """A block a task: chance first, baselines, then our network in bold with its verdict; ids are never broken.
 

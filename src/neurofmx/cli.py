@@ -82,6 +82,7 @@ def decode(
 
     from neurofmx.evaluate.decode import decode as run
     from neurofmx.evaluate.decode import example_session
+    from neurofmx.evaluate.scores import print_scores
     from neurofmx.interpret.report import decode_page
 
     if (path is None) == (not example):
@@ -95,7 +96,7 @@ def decode(
         _lines(result.scores)
         return
     Console().print(result.preview)
-    Console().print(result.table())
+    print_scores(result.scores)
     print(f"page: {page}")
 
 
@@ -409,9 +410,8 @@ def evaluate(
 
     Example: neurofmx evaluate --recipe laptop
     """
-    from rich.console import Console
 
-    from neurofmx.evaluate.scores import scores_table
+    from neurofmx.evaluate.scores import print_scores
     from neurofmx.pipeline import evaluate_all, transfer_all, with_progress, write_score_metrics
 
     opened = Lake.open(lake)
@@ -423,7 +423,7 @@ def evaluate(
     if as_json:
         _lines(scores)
     else:
-        Console().print(scores_table(scores))
+        print_scores(scores)
 
 
 @app.command()
