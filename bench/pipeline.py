@@ -55,6 +55,7 @@ def _orchestration() -> list[Figure]:
     from neurofmx.assets.materialize import materialize_recordings
     from neurofmx.ingest import simulate
     from neurofmx.ingest.ingest import ingest_session
+    from neurofmx.ingest.preview import preview_png
     from neurofmx.ingest.sessions import Source
     from neurofmx.ingest.simulate import SimSpec
     from neurofmx.ingest.sources import list_source, write_sources
@@ -76,6 +77,7 @@ def _orchestration() -> list[Figure]:
             lake = fresh()
             for session in list_source(lake, source):
                 ingest_session(session, lake)
+                preview_png(lake.recording(session.id))  # the recording asset draws it too
                 tokens_of(lake, session.id)
 
         def orchestrated() -> None:

@@ -23,7 +23,7 @@ from neurofmx.types import RecordingId
 
 
 def figures() -> list[Figure]:
-    """Two networks of recipe laptop, 60 steps each, on one simulated session of four minutes and 40 units."""
+    """Two networks of recipe laptop, 150 steps each, on one simulated session of four minutes and 40 units."""
     one = sessions("lorenz-transfer")[0]
     recording = simulate(one.spec, RecordingId("simulated", "lorenz-transfer", "1", one.name))[0]
     task = TASKS["sim-lorenz-behaviour"]
@@ -32,7 +32,7 @@ def figures() -> list[Figure]:
 
 def _networks(data: TaskData) -> list[Figure]:
     recipe = laptop()
-    recipe = replace(recipe, optim=replace(recipe.optim, steps=60), stop=replace(recipe.stop, patience=100))
+    recipe = replace(recipe, optim=replace(recipe.optim, steps=150), stop=replace(recipe.stop, patience=100))
     held = {data.name: data}
     networks = [Network(data=held, fold=fold, name=str(fold)) for fold in (0, 1)]
     before = torch.get_num_threads()
@@ -52,7 +52,7 @@ def _networks(data: TaskData) -> list[Figure]:
         order = feed.order(0)
 
         def feeding() -> None:
-            for step in range(60):
+            for step in range(150):
                 feed.batch(*order[step % len(order)])
 
         fed, trained, share = in_turn(feeding, lambda: fit(recipe, held, fold=0, out=out()), repeats=3)
