@@ -136,11 +136,9 @@ def chosen_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
     Raises:
         ConfigError: no such recipe, or no such field.
     """
-    from neurofmx.train.recipes import RECIPES
+    from neurofmx.train.recipes import recipe_named
 
-    if name not in RECIPES:
-        raise ConfigError("recipe", got=name, expected=f"one of {', '.join(RECIPES)}")
-    return override(RECIPES[name](), settings)
+    return override(recipe_named(name), settings)
 
 
 def tasks_of(lake: Lake, recipe: Recipe) -> list[TaskSpec]:
