@@ -39,7 +39,8 @@ test-sample: .venv/ready
 	$(BIN)/python -m pytest -m slow --slow-share $(SHARE) --slow-seed $(SEED) -n 2 --dist worksteal
 
 cover: .venv/ready
-	$(BIN)/python -m pytest -m "slow or not slow" -n 2 --dist worksteal --cov --cov-report=term --cov-report=json:.coverage.json
+	$(BIN)/python -m pytest -m "slow or not slow" -n 2 --dist worksteal --record tests/results/all.json --cov --cov-report=term --cov-report=json:.coverage.json
+	$(BIN)/python -m bench.coverage
 
 check: .venv/ready
 	$(BIN)/ruff check .

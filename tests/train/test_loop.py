@@ -83,11 +83,15 @@ def test_a_run_that_died_goes_on_to_the_same_bits(plant: Plant, short: Recipe, t
 
 
 CHILD = """
-import pickle, sys
+import pickle, sys, time
 from pathlib import Path
 from neurofmx.train.loop import fit
 recipe, data = pickle.loads(Path(sys.argv[1]).read_bytes())
-fit(recipe, data, fold=0, out=Path(sys.argv[2]), callbacks=[lambda r: print(r.step, flush=True)])
+def tell(report):
+    print(report.step, flush=True)
+    if report.step == int(sys.argv[3]):
+        time.sleep(600)  # until it is killed: a slow parent must not be outrun
+fit(recipe, data, fold=0, out=Path(sys.argv[2]), callbacks=[tell])
 """
 
 
@@ -97,7 +101,7 @@ def test_kill_minus_nine_in_the_middle_changes_no_bit(plant: Plant, short: Recip
     data = {"move": plant(curved=True, windows=40)}
     (tmp_path / "job").write_bytes(pickle.dumps((recipe, data)))
     for step in ("17", "40"):
-        command = [sys.executable, "-c", CHILD, str(tmp_path / "job"), str(tmp_path / "a")]
+        command = [sys.executable, "-c", CHILD, str(tmp_path / "job"), str(tmp_path / "a"), step]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             for line in child.stdout:
