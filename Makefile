@@ -46,6 +46,7 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/python -m bench.dictionary --check
 	$(BIN)/python -m bench.evidence --check
 
 ui: .venv/ready .dagster/dagster.yaml

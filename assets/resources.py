@@ -13,7 +13,7 @@ class LakeResource(dg.ConfigurableResource):
     """The lake that all assets read and write.
 
     Args:
-        root: its folder; ``""`` for ``$NEUROFMX_LAKE``, else ``./lake``.
+        root: its folder, or its address on S3; ``""`` for ``$NEUROFMX_LAKE``, else ``./lake``.
     """
 
     root: str = ""

@@ -13,12 +13,12 @@ from neurofmx import pipeline
 from neurofmx.assets import readable
 from neurofmx.assets.failures import as_dagster_failures
 from neurofmx.assets.resources import LakeResource
-from neurofmx.errors import Leakage
+from neurofmx.evaluate.leaks import judge_lake
 from neurofmx.ingest.contracts import RULES, validate_tables
 from neurofmx.ingest.ingest import quarantined
 from neurofmx.lake import Lake
 from neurofmx.provenance import digest_of
-from neurofmx.splits import GUARD, Block, check_blocks
+from neurofmx.splits import GUARD
 from neurofmx.types import Check
 
 GROUP = "lake"
@@ -69,7 +69,7 @@ def catalog_asset(recordings: Iterable[dg.AssetKey]) -> dg.AssetsDefinition:
 def splits_asset() -> dg.AssetsDefinition:
     """Who is tested in which fold; rows are only ever added."""
     checks = {
-        "no_leakage": "No stretch of a recording, and no group, is in two folds of one split.",
+        "no_leakage": "No block, group, subject, content or twin is in two folds of one split.",
         "append_only": "No row that was there before has moved to another fold.",
     }
 
@@ -116,9 +116,10 @@ def _splits(lake: Lake) -> Iterator[Result]:
     rows = tables.rows(lake, "splits")
     after = fold_of_rows(rows)
     moved = sorted(key for key, fold in before.items() if key in after and after[key] != fold)
-    leaks = leakage(rows)
+    judged = judge_lake(lake)
+    leaks = [f"{check.name}: {check.evidence}" for check in judged if not check.passed]
     yield dg.AssetCheckResult(
-        passed=not leaks, check_name="no_leakage", description="; ".join(leaks[:5]) or f"{len(rows)} rows"
+        passed=not leaks, check_name="no_leakage", description="; ".join(leaks) or "; ".join(c.evidence for c in judged)
     )
     yield dg.AssetCheckResult(
         passed=not moved,
@@ -145,24 +146,3 @@ def _splits(lake: Lake) -> Iterator[Result]:
 def fold_of_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str, float, float], int]:
     """The fold of every stretch of a split: what may be added to and never changed."""
     return {(r["task"], r["split_id"], r["recording_id"], r["start_s"], r["stop_s"]): r["fold"] for r in rows}
-
-
-def leakage(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What would be seen in training and in test: one sentence for each overlap in time or group in two folds."""
-    blocks: dict[tuple[str, str], list[Block]] = defaultdict(list)
-    folds: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for row in rows:
-        block = Block(start_s=row["start_s"], stop_s=row["stop_s"], fold=row["fold"], unit=row["unit"])
-        blocks[row["split_id"], row["recording_id"]].append(block)
-        if row["group_name"]:
-            folds[row["split_id"], row["group_name"]].add(row["fold"])
-    found = []
-    for (split, recording), held in blocks.items():
-        try:
-            check_blocks(held, what=f"{recording} ({split[:12]})")
-        except Leakage as error:
-            found.append(str(error))
-    for (split, group), held in folds.items():
-        if len(held - {GUARD}) > 1:
-            found.append(f"group {group} of split {split[:12]} is in folds {sorted(held - {GUARD})}")
-    return found

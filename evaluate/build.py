@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,15 +9,18 @@ from typing import Any
 import numpy as np
 
 from neurofmx import catalog, groups
-from neurofmx.errors import ConfigError, Leakage, NotThere
+from neurofmx.errors import ConfigError, NotThere
 from neurofmx.evaluate.spec import TaskSpec
+from neurofmx.evaluate.split_rows import Dealt, deal, deal_groups, split_row, store
 from neurofmx.ingest.formats import spans
 from neurofmx.lake import Lake
-from neurofmx.splits import SALT, Block, block_folds, check_blocks, group_fold
+from neurofmx.leakage import apart
+from neurofmx.splits import Block, Place, block_folds, check_blocks, group_fold, held_together, keep_salt
 from neurofmx.tokenize.catalog import spec as token_spec
 from neurofmx.tokenize.grid import stream_of, tokenize
 from neurofmx.tokenize.targets import kept_rows, target_names, trial_target
 from neurofmx.tokenize.windows import RecordingWindows, TaskData, continuous_windows, trial_windows
+from neurofmx.twins import components, links
 from neurofmx.types import Intervals, Recording, TokenGrid, TokenSpec
 
 Grids = Callable[[Recording, TokenSpec, str], TokenGrid]
@@ -55,9 +57,9 @@ def task_data(task: TaskSpec, lake: Lake, *, recordings: Iterable[str] | None = 
         Leakage: a stored split row would change, or two folds would overlap.
     """
     rows = [r for r in catalog.rows(lake, "recordings") if task.where.holds(r)]
-    if recordings is not None:
-        rows = [r for r in rows if r["recording_id"] in set(recordings)]
-    ids = sorted(r["recording_id"] for r in rows)
+    wanted = {r["recording_id"] for r in rows} if recordings is None else set(recordings)
+    ids = sorted(r["recording_id"] for r in rows if r["recording_id"] in wanted)
+    settled = deal(task, lake, rows, components(links(lake)), keep_salt(lake))
 
     def grid(recording: Recording, spec: TokenSpec, stream: str) -> TokenGrid:
         only = spec.stored and [s.modality for s in recording.streams.values()].count(spec.modality) == 1
@@ -65,9 +67,10 @@ def task_data(task: TaskSpec, lake: Lake, *, recordings: Iterable[str] | None = 
             return lake.tokens(recording.id, spec)
         return tokenize(recording, spec, stream=stream)
 
-    built = build(task, (lake.recording(i) for i in ids), grid)
+    built = build(task, (lake.recording(i) for i in ids), grid, settled)
     for recording in ids:
-        _store(lake, task, recording, built)
+        rows = built.left_out.get(recording) or built.splits[recording]
+        store(lake, task, recording, rows, settled.salt)
     return built.data
 
 
@@ -80,27 +83,38 @@ def task_data_of(task: TaskSpec, recordings: Sequence[Recording]) -> TaskData:
     return build(task, recordings).data
 
 
-def build(task: TaskSpec, recordings: Iterable[Recording], grid: Grids | None = None) -> Built:
+def build(
+    task: TaskSpec, recordings: Iterable[Recording], grid: Grids | None = None, dealt: Dealt | None = None
+) -> Built:
     """Windows, split rows and reasons of a task over recordings.
 
     Args:
         task: what to build.
         recordings: open recordings, read one after the other.
         grid: makes or reads the tokens of one stream; tokenizes on the fly if None.
+        dealt: where they go; each by its own name if None.
 
     Raises:
         NotThere: none of the recordings fits; the message says why each does not.
         Leakage: two folds would overlap.
     """
     windows, splits, left_out = [], {}, {}
+    dealt = dealt or Dealt()
+    settled = dict(dealt.stored)
     names: tuple[str, ...] = ()
     fields: dict[str, tuple[str, ...]] = {}
     for recording in recordings:
         rid = str(recording.id)
         try:
+            if rid in dealt.refused:
+                raise ConfigError(f"split of {rid}", got=dealt.refused[rid], expected="content that is in one fold")
             phased = with_phases(recording, task)
+            check_clocks(task, recording)
             grids = _grids(task, phased, grid or (lambda r, s, stream: tokenize(r, s, stream=stream)))
-            own, splits[rid] = _windows(task, phased, grids)
+            own, splits[rid] = _windows(task, phased, grids, _place(task, recording, dealt), dealt.salt)
+            clash = apart(rid, splits[rid], settled, dealt.twins)
+            if clash and rid not in dealt.stored:  # what is stored stays; the leakage check refuses to score it
+                raise ConfigError(f"split of {rid}", got=clash, expected="the same folds at the same times")
             found = target_names(phased, task.target)
             if names and found != names:
                 raise ConfigError(f"target of {rid}", got=str(found[:8]), expected=str(names[:8]))
@@ -108,6 +122,7 @@ def build(task: TaskSpec, recordings: Iterable[Recording], grid: Grids | None = 
             splits.pop(rid, None)
             left_out[rid] = str(error)
             continue
+        settled.setdefault(rid, splits[rid])
         names, fields = found, {m: g.fields for m, g in grids.items()}
         windows.append(own)
     if not windows:
@@ -152,6 +167,23 @@ def with_phases(recording: Recording, task: TaskSpec) -> Recording:
     return replace(recording, streams={**recording.streams, PHASES: phases})
 
 
+def check_clocks(task: TaskSpec, recording: Recording) -> None:
+    """Refuses a recording whose streams are not aligned as exactly as the task needs.
+
+    Raises:
+        ConfigError: the stated error of an input or of the target is larger, or unknown.
+    """
+    used = [s if s in recording.streams else stream_of(recording, token_spec(row)) for s, row in task.inputs.items()]
+    for stream in [*used, task.target_stream]:
+        error_s = recording.clock_error_of(stream)
+        if not error_s <= task.clock_limit_s:
+            raise ConfigError(
+                f"clock of {stream!r} in {recording.id}", got=f"a stated error of {error_s:.3g} s",
+                expected=f"at most {task.clock_limit_s:.3g} s for bins of {task.bin_s:g} s",
+                fix="Align it better, use wider bins, or state max_clock_error_s of the task.",
+            )  # fmt: skip
+
+
 def _grids(task: TaskSpec, recording: Recording, grid: Grids) -> dict[str, TokenGrid]:
     """Input as the network calls it -> tokens on the task's bins."""
     found = {}
@@ -176,23 +208,32 @@ def standardised(grid: TokenGrid) -> TokenGrid:
     return replace(grid, values=np.where(real, scaled, 0.0).astype(np.float32))
 
 
+def _place(task: TaskSpec, recording: Recording, dealt: Dealt) -> Place:
+    rid = str(recording.id)
+    group = held_together(groups.recording_row(recording), task.group) if task.split == "recordings" else ""
+    return dealt.places.get(rid, Place(recording=rid, group=group))
+
+
 def _windows(
-    task: TaskSpec, recording: Recording, grids: dict[str, TokenGrid]
+    task: TaskSpec, recording: Recording, grids: dict[str, TokenGrid], place: Place, salt: str
 ) -> tuple[RecordingWindows, list[dict[str, Any]]]:
     rid, target = str(recording.id), task.target
     if task.split == "recordings":
-        about = groups.recording_row(recording)
-        unit = held_together(about, "subject_id") if task.unit == "subject" else rid
-        fold = group_fold(held_together(about, task.group), n_folds=task.n_folds)
+        unit = place.recording
+        if task.unit == "subject":
+            subject = held_together(groups.recording_row(recording), "subject_id")
+            unit = place.group if task.group == "subject_id" else subject
+        fold = group_fold(place.group, n_folds=task.n_folds, salt=salt)
         blocks = [Block(start_s=recording.domain_s[0], stop_s=recording.domain_s[1], fold=fold, unit=unit)]
     elif task.split == "blocks":
         blocks = block_folds(
-            rid, used_time(task, recording), n_blocks=task.n_blocks, n_folds=task.n_folds, guard_s=task.guard_s
-        )
+            place.recording, used_time(task, recording), n_blocks=task.n_blocks, n_folds=task.n_folds,
+            guard_s=task.gap_s, salt=salt,
+        )  # fmt: skip
     elif target.kind == "continuous":
         raise ConfigError(f"split of task {task.name}", got="trial_groups", expected="blocks for a continuous target")
     else:
-        return _grouped(task, recording, grids)
+        return _grouped(task, recording, grids, place, salt)
     check_blocks(blocks, what=rid)
     if target.kind == "continuous":
         bins = max(1, round(task.window_s / task.bin_s))
@@ -201,51 +242,29 @@ def _windows(
         windows = trial_windows(grids, target, recording, blocks)
     if not np.any(windows.fold >= 0):
         raise ConfigError(f"windows of {rid}", got="none inside a fold with a known target", expected="at least one")
-    group = held_together(groups.recording_row(recording), task.group) if task.split == "recordings" else ""
-    return windows, [_row(task, recording, b.start_s, b.stop_s, b.fold, b.unit, group) for b in blocks]
+    rows = [(b.start_s, b.stop_s, b.fold, b.unit, place.group) for b in blocks]
+    return windows, [split_row(task, recording, salt, *row) for row in rows]
 
 
 def _grouped(
-    task: TaskSpec, recording: Recording, grids: dict[str, TokenGrid]
+    task: TaskSpec, recording: Recording, grids: dict[str, TokenGrid], place: Place, salt: str
 ) -> tuple[RecordingWindows, list[dict[str, Any]]]:
     rid = str(recording.id)
-    folds = deal_groups(rid, trial_target(recording, task.target)[3].tolist(), task.n_folds)
+    folds = deal_groups(place.recording, trial_target(recording, task.target)[3].tolist(), task.n_folds, salt)
     windows = trial_windows(grids, task.target, recording, folds=folds)
+    own = np.array([f"{place.recording}{unit.removeprefix(rid)}" for unit in windows.unit.tolist()], dtype=str)
+    windows = replace(windows, unit=own)
     if not len(windows):
         raise ConfigError(f"windows of {rid}", got="none inside the recording", expected="at least one")
     length = windows.dt_s * next(iter(windows.values.values())).shape[1]
     rows = [
-        _row(task, recording, float(s), float(s) + length - 1e-9, int(f), str(u), str(u))
+        split_row(task, recording, salt, float(s), float(s) + length - 1e-9, int(f), str(u), str(u))
         for s, f, u in zip(windows.start_s, windows.fold, windows.unit)
     ]
     check_blocks(
         [Block(start_s=r["start_s"], stop_s=r["stop_s"], fold=r["fold"], unit=r["unit"]) for r in rows], what=rid
     )
     return windows, rows
-
-
-def deal_groups(recording: str, groups: Iterable[str], n_folds: int) -> dict[str, int]:
-    """Group of trials -> fold: groups in an order hashed from recording and name, dealt one after the other.
-
-    Every fold gets as many groups as any other, give or take one; nothing depends on another recording.
-    """
-    ordered = sorted(set(groups), key=lambda g: hashlib.sha256(f"{SALT}|{recording}|{g}".encode()).hexdigest())
-    return {group: rank % n_folds for rank, group in enumerate(ordered)}
-
-
-def held_together(row: Mapping[str, Any], group: str) -> str:
-    """Name of what a recording is held out with; the dataset's version is no part of it, so that none moves.
-
-    Args:
-        row: archive, dataset, name, subject_id and session, as in table ``recordings``.
-        group: ``subject_id``, ``session``, or ``""`` for the recording alone.
-    """
-    dataset = f"{row['archive']}:{row['dataset']}"
-    subject = f"{dataset}/{row['subject_id']}"
-    names = {"": f"{dataset}/{row['name']}", "subject_id": subject, "session": f"{subject}/{row['session']}"}
-    if group not in names:
-        raise ConfigError("group of a split", got=group, expected="subject_id, session or nothing")
-    return names[group]
 
 
 def used_time(task: TaskSpec, recording: Recording) -> np.ndarray:
@@ -272,48 +291,3 @@ def used_time(task: TaskSpec, recording: Recording) -> np.ndarray:
             f"time of {recording.id}", got="no second in which inputs and target are valid", expected="some"
         )
     return used
-
-
-def _row(
-    task: TaskSpec, recording: Recording, start_s: float, stop_s: float, fold: int, unit: str, group: str
-) -> dict[str, Any]:
-    return {
-        "split_id": task.split_id(), "task": task.name, "recording_id": str(recording.id),
-        "subject_id": recording.subject.id, "group_name": group, "unit": unit, "fold": fold, "start_s": start_s,
-        "stop_s": stop_s,
-    }  # fmt: skip
-
-
-def _store(lake: Lake, task: TaskSpec, recording: str, built: Built) -> None:
-    """Adds the split rows of one recording, and the reason if it was left out."""
-    reason = built.left_out.get(recording)
-    if reason is not None:
-        row = {"recording_id": recording, "stage": "task", "check_name": task.name, "passed": False,
-               "severity": "warn", "evidence": f"left out: {reason}"}  # fmt: skip
-        catalog.put(lake, "checks", f"{recording}|task|{task.name}", [row])
-        return
-    catalog.drop(lake, "checks", f"{recording}|task|{task.name}")
-    add_split_rows(lake, f"{task.name}|{task.split_id()}|{recording}", built.splits[recording])
-
-
-def add_split_rows(lake: Lake, key: str, rows: list[dict[str, Any]]) -> None:
-    """Stores split rows; a row that is there already may not change.
-
-    Raises:
-        Leakage: a stored row is missing now or has another fold, group or unit.
-    """
-
-    def named(listed: list[dict[str, Any]]) -> dict[tuple[float, float], tuple[Any, ...]]:
-        return {(r["start_s"], r["stop_s"]): (r["fold"], r["group_name"], r["unit"]) for r in listed}
-
-    stored, new = named(catalog.rows(lake, "splits", key)), named(rows)
-    moved = [span for span, was in stored.items() if new.get(span) != was]
-    if moved:
-        raise Leakage(
-            f"split rows {key}",
-            got=f"{len(moved)} of {len(stored)} would change, such as {moved[0]} s from {stored[moved[0]]}",
-            expected="rows that never move",
-            fix="Give the changed recording a new dataset version, or the changed task a new name.",
-        )
-    if new != stored:
-        catalog.put(lake, "splits", key, rows)

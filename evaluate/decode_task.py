@@ -126,10 +126,12 @@ def _of_signal(
 ) -> TaskSpec:  # fmt: skip
     # a bin must hold a sample of the target even where its clock is uneven
     bin_s = _bin_s(recording, inputs, slowest_s=2 * _step_s(held))
-    duration = recording.domain_s[1] - recording.domain_s[0]
+    valid = np.asarray(held.valid, np.float64).reshape(-1, 2)
+    known_s = float(np.sum(valid[:, 1] - valid[:, 0]))
     dims, events = len(held.channels), isinstance(held, Events)
     ops = (Op("bin_counts"), Op("smooth", (("sigma_s", bin_s),))) if events else (Op("bin_mean"),)
-    bins = max(4, min(WINDOW_BINS, int(duration / bin_s / BLOCKS / 2)))
+    # blocks are apart by a window at least: two windows fit between two gaps
+    bins = max(4, min(WINDOW_BINS, int(known_s / bin_s / BLOCKS / 3)))
     return TaskSpec(
         name=name,
         question=f"Do {', '.join(rows)} tell {stream}?",
@@ -140,7 +142,6 @@ def _of_signal(
         window_s=bins * bin_s,
         n_blocks=BLOCKS,
         n_folds=FOLDS,
-        guard_s=min(10 * bin_s, 0.1 * duration / BLOCKS),
         metric="pearson" if events else "r2",
         baselines=("ridge", "wiener", "kalman") if dims <= 4 and not events else ("ridge", "wiener"),
         caveats=("one recording: nothing follows for another day or animal",),
@@ -161,7 +162,10 @@ def _of_trials(
     bin_s = _bin_s(recording, inputs)
     apart = float(np.median(np.diff(np.sort(held.start_s))))
     lasts = float(np.median(held.stop_s - held.start_s)) or apart
-    window = max(1, round(min(max(lasts, SHORTEST_S), LONGEST_S, max(apart, SHORTEST_S)) / bin_s)) * bin_s
+    # blocks are apart by a window at least: the shortest are four windows long
+    span = float(np.ptp(held.start_s))
+    length = min(max(lasts, SHORTEST_S), LONGEST_S, max(apart, SHORTEST_S), span / FOLDS / 4)
+    window = max(1, round(length / bin_s)) * bin_s
     return TaskSpec(
         name=name,
         question=f"Do {', '.join(rows)} tell {column} of {stream}?",
@@ -171,7 +175,7 @@ def _of_trials(
         target=TargetSpec(
             kind="class", stream=stream, column=column, classes=classes, duration_s=window
         ),
-        n_blocks=BLOCKS,
+        n_blocks=max(FOLDS, min(BLOCKS, int(span / window / 4))),
         n_folds=FOLDS,
         metric="auroc" if len(classes) == 2 else "balanced_accuracy",
         baselines=("lda", "logistic", "lda_time"),

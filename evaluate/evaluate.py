@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from neurofmx import catalog
+from neurofmx import catalog, leakage, remote_head
+from neurofmx.evaluate.leaks import judge_task
 from neurofmx.evaluate.metrics import Interval, Value, draws, interval, metric_named, paired, verdict
 from neurofmx.evaluate.predict import (
     CHANCE,
@@ -62,7 +63,9 @@ def evaluate_task(
 
     Raises:
         ConfigError: a fold has no network, or a network never met the channels of a recording.
+        Leakage: something of a test fold would have been seen in training.
     """
+    leakage.refuse(judge_task(task, data, lake))
     found = predictions(task, data, trained, _opened(task, data, lake, recordings))
     scores = judged(task, data, found, seed=seed, snapshot=snapshot, lake=lake, checkpoints=checkpoints)
     if lake is not None:
@@ -175,6 +178,7 @@ def task_path(lake: Lake, digest: str) -> Path:
     return lake.root / "manifests" / "tasks" / f"{digest}.json"
 
 
+@remote_head.transaction
 def keep_task(lake: Lake, task: TaskSpec) -> Path:
     """Keeps a task's spec as JSON under its digest, so that its scores can be explained when the table has changed."""
     path = task_path(lake, task.digest())

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurofmx import catalog
+from neurofmx import catalog, remote_head
 from neurofmx.config import from_plain
 from neurofmx.errors import Mismatch, NotThere
 from neurofmx.evaluate.spec import TaskSpec
 from neurofmx.lake import Lake
 from neurofmx.provenance import plain
+from neurofmx.splits import salt_of
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -94,6 +95,7 @@ def explain(lake: Lake, score_id: str) -> dict[str, Any]:
     )
 
 
+@remote_head.reader(remote_head.TASKS)
 def stored_task(lake: Lake, score: Mapping[str, Any]) -> TaskSpec:
     """The task that a score was made by, as it was then.
 
@@ -155,7 +157,7 @@ def _predicted(lake: Lake, task: TaskSpec, data: Any, score: Mapping[str, Any]) 
         rows = catalog.rows(lake, "runs", run)
         if not rows:
             raise NotThere(f"run {run}", expected="a row of table runs", fix="Train it again: neurofmx train")
-        trained[int(fold)] = load_trained(lake.root / rows[0]["path"])
+        trained[int(fold)] = load_trained(lake.at(rows[0]["path"]))
     if score["predictor"] == predict.UNTRAINED:
         return predict.random_network(task, data, trained)
     return predict.network(task, data, trained)
@@ -201,13 +203,12 @@ def render(tree: Mapping[str, Any]) -> Tree:
 
 
 def _split(lake: Lake, task: TaskSpec, score: Mapping[str, Any]) -> dict[str, Any]:
-    rows = [
-        row for r in score["recordings"] for row in catalog.rows(lake, "splits", f"{task.name}|{task.split_id()}|{r}")
-    ]
+    split_id = task.split_id(salt_of(lake))
+    rows = [row for r in score["recordings"] for row in catalog.rows(lake, "splits", f"{task.name}|{split_id}|{r}")]
     seconds: Counter[str] = Counter()
     for row in rows:
         seconds[str(row["fold"])] += row["stop_s"] - row["start_s"]
-    return {"digest": score["split"], "split_id": task.split_id(), "rows": len(rows), "target": task.target_stream,
+    return {"digest": score["split"], "split_id": split_id, "rows": len(rows), "target": task.target_stream,
             "seconds": {k: float(v) for k, v in sorted(seconds.items())}}  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from neurofmx.provenance import digest_of
+from neurofmx.splits import SALT
 from neurofmx.tokenize.targets import TargetSpec
 from neurofmx.tokenize.windows import SHARED
 
@@ -73,7 +74,7 @@ class TaskSpec:
         group: with ``recordings``: ``subject_id`` or ``session``, what is held out together; ``""`` for each alone.
         n_blocks: with ``blocks``: blocks of a recording.
         n_folds: folds.
-        guard_s: with ``blocks``: gap at every border, in seconds.
+        guard_s: with ``blocks``: least gap at every border, in seconds; it is never shorter than a window.
         standardise: inputs are z-scored inside each recording, over all of it and without labels.
         metric: row of ``evaluate.metrics``.
         unit: what is resampled: ``recording``, ``subject``, or a word for the units of the split (``block``, ...).
@@ -83,6 +84,8 @@ class TaskSpec:
         phases_of: Intervals stream that ``phases`` are laid on.
         margin: difference below which two predictors are equivalent.
         caveats: what a reader of the score must know.
+        max_clock_error_s: a recording whose inputs and target are aligned less exactly is left out; 0 means half
+            a bin.
     """
 
     name: str
@@ -106,15 +109,32 @@ class TaskSpec:
     phases_of: str = ""
     margin: float = 0.02
     caveats: tuple[str, ...] = field(default_factory=tuple)
+    max_clock_error_s: float = 0.0
 
     def digest(self) -> str:
         """Identity of everything that makes the task (16 hex digits)."""
         return digest_of(self)[:16]
 
-    def split_id(self) -> str:
-        """Identity of how it is split (16 hex digits): rows under one split id never move."""
-        how = [self.name, self.split, self.group, self.n_blocks, self.n_folds, self.guard_s]
+    def split_id(self, salt: str = SALT) -> str:
+        """Identity of how it is split under a lake's salt (16 hex digits): rows under one split id never move."""
+        how = [self.name, self.split, self.group, self.n_blocks, self.n_folds, self.gap_s, salt]
         return digest_of([*how, self.target.group, self.phases_of])[:16]
+
+    @property
+    def longest_s(self) -> float:
+        """Length of its windows in seconds, whole bins."""
+        asked_s = self.window_s if self.target.kind == "continuous" else self.target.duration_s
+        return max(1, round(asked_s / self.bin_s)) * self.bin_s
+
+    @property
+    def gap_s(self) -> float:
+        """Seconds between blocks of different folds: its guard, and at least one window."""
+        return max(self.guard_s, self.longest_s)
+
+    @property
+    def clock_limit_s(self) -> float:
+        """Largest alignment error of a stream that the task can bear, in seconds."""
+        return self.max_clock_error_s or self.bin_s / 2
 
     @property
     def target_stream(self) -> str:

@@ -7,11 +7,12 @@ from collections import defaultdict
 from neurofmx import catalog
 from neurofmx.errors import NotThere
 from neurofmx.evaluate import tasks_events, tasks_open, tasks_signals
-from neurofmx.evaluate.build import held_together
 from neurofmx.evaluate.spec import Chosen, Phase, TaskSpec
+from neurofmx.evaluate.split_rows import deal
 from neurofmx.lake import Lake
-from neurofmx.splits import group_fold
+from neurofmx.splits import group_fold, salt_of
 from neurofmx.tokenize.catalog import SPECS
+from neurofmx.twins import components, links
 
 __all__ = ["Chosen", "Phase", "TASKS", "TaskSpec", "runnable_tasks", "task_named"]
 
@@ -36,10 +37,12 @@ def runnable_tasks(lake: Lake) -> list[TaskSpec]:
     A task split by whole recordings also needs them to fall into three folds.
     """
     recordings = catalog.rows(lake, "recordings")
-    modalities, streams = defaultdict(set), defaultdict(set)
+    modalities, streams, clocks = defaultdict(set), defaultdict(set), defaultdict(list)
     for row in catalog.rows(lake, "streams"):
         streams[row["recording_id"]].add(row["stream"])
         modalities[row["recording_id"]].add(row["modality"])
+        clocks[row["recording_id"]].append(({row["stream"], row["modality"]}, row["clock_error_s"] or 0.0))
+    salt, twins = salt_of(lake), components(links(lake))
     found = []
     for task in TASKS.values():
         fit = [
@@ -48,8 +51,17 @@ def runnable_tasks(lake: Lake) -> list[TaskSpec]:
             if task.where.holds(r)
             and task.target_stream in streams[r["recording_id"]]
             and all(SPECS[spec].modality in modalities[r["recording_id"]] for spec in task.inputs.values())
+            and all(
+                error_s <= task.clock_limit_s
+                for names, error_s in clocks[r["recording_id"]]
+                if names & {task.target_stream, *task.inputs}  # inputs go by either name
+            )
         ]
-        folds = {group_fold(held_together(r, task.group), n_folds=task.n_folds) for r in fit}
-        if len(fit) >= task.where.at_least and (task.split != "recordings" or len(folds) >= FOLDS):
-            found.append(task)
+        if len(fit) < task.where.at_least:
+            continue
+        if task.split == "recordings":
+            placed = deal(task, lake, fit, twins, salt).places.values()
+            if len({group_fold(place.group, n_folds=task.n_folds, salt=salt) for place in placed}) < FOLDS:
+                continue
+        found.append(task)
     return found

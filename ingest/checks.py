@@ -13,6 +13,7 @@ import numpy as np
 from neurofmx.ingest.checks_files import judge_bytes
 from neurofmx.ingest.checks_nwb import judge_nwb
 from neurofmx.ingest.checks_streams import judge_stream
+from neurofmx.ingest.formats.rates import disagreements
 from neurofmx.ingest.sessions import Session
 from neurofmx.ingest.verdict import Verdict, named
 from neurofmx.types import Check, Recording
@@ -45,7 +46,12 @@ def judge(recording: Recording) -> tuple[Check, ...]:
     Returns:
         Checks of the whole, then of each stream, called ``stream.check``.
     """
-    whole = (("has_streams", _has_streams), ("duration", _duration), ("clock_error", _clock_error))
+    whole = (
+        ("has_streams", _has_streams),
+        ("duration", _duration),
+        ("clock_error", _clock_error),
+        ("clock_rate", _clock_rate),
+    )
     return (
         *(named(name, rule(recording)) for name, rule in whole),
         *(check for name, stream in recording.streams.items() for check in judge_stream(name, stream, recording)),
@@ -68,4 +74,12 @@ def _clock_error(recording: Recording) -> Verdict:
     error = recording.clock_error_s
     if not np.isfinite(error) or error < 0:
         return False, "block", f"stated as {error} s: expected a number from 0 up"
-    return error <= CLOCK_LIMIT_S, "warn", f"streams are aligned to within {error:g} s; limit {CLOCK_LIMIT_S:g} s"
+    told = [f"{name}: {clock.sentence()}" for name, clock in recording.clocks.items()]
+    aligned = f"streams are aligned to within {error:g} s; limit {CLOCK_LIMIT_S:g} s"
+    return error <= CLOCK_LIMIT_S, "warn", "; ".join([aligned, *told])
+
+
+def _clock_rate(recording: Recording) -> Verdict:
+    found = disagreements(recording.provenance.notes)
+    said = [f"{d.stated_hz:g} Hz is stated, {d.measured_hz:g} Hz measured by {d.clock}: {d.then}" for d in found]
+    return not found, "warn", "; ".join(said) or "no time stamp contradicts a stated rate"

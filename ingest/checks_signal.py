@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neurofmx.errors import NeurofmxError
+from neurofmx.frames import Frames
 from neurofmx.ingest.checks_survey import Survey, survey
 from neurofmx.ingest.verdict import Verdict, named, some
 from neurofmx.types import Check, Recording, Samples
@@ -67,6 +69,8 @@ def judge_samples(name: str, stream: Samples, recording: Recording) -> tuple[Che
         stream: its values are read in pieces of about a million numbers.
         recording: its notes tell what a reader knows of a unit.
     """
+    if isinstance(stream.values, Frames):
+        return (named(f"{name}.decodes", _decodes(stream.values)),)
     seen = survey(stream, spread=stream.modality in VOLTAGES and stream.unit in _TO_UV)
     found = (
         ("finite", _finite(seen)),
@@ -76,6 +80,17 @@ def judge_samples(name: str, stream: Samples, recording: Recording) -> tuple[Che
         ("amplitude", _amplitude(stream, seen, recording)),
     )
     return tuple(named(f"{name}.{what}", verdict) for what, verdict in found)
+
+
+def _decodes(frames: Frames) -> Verdict:
+    """Bytes of a video are numbers whatever they show: whether its beginning, middle and end can be decoded."""
+    n, height, width, _ = frames.shape
+    for row in (0, n // 2, n - 1):
+        try:
+            frames[row]
+        except NeurofmxError as error:
+            return False, "block", f"{error}"
+    return True, "block", f"{n:,} frames of {width} x {height} pixels; the first, middle and last were decoded"
 
 
 def _finite(seen: Survey) -> Verdict:

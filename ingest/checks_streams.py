@@ -149,7 +149,8 @@ def _channels(stream: Stream, recording: Recording) -> Verdict:
     if twice:
         return False, "block", f"channel names that occur more than once: {some(twice)}"
     if isinstance(stream, Samples):
-        wide = np.shape(stream.values)[1] if len(np.shape(stream.values)) > 1 else 1
+        shape = np.shape(stream.values)
+        wide = shape[3] if len(shape) == 4 else shape[1] if len(shape) > 1 else 1  # of images, the colours
         if wide != len(ids):
             return False, "block", f"{len(ids)} channel names for {wide} columns: expected one each"
     return True, "block", f"{len(ids)} channels, each name once"

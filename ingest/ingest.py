@@ -29,8 +29,8 @@ from neurofmx.provenance import canonical_json
 from neurofmx.types import Check, RawFile, RecordingId
 
 __all__ = [
-    "IngestReport", "fetch_step", "find_session", "ingest_session", "judge_local", "local_sessions", "open_local",
-    "quarantined", "raw_files", "record_step", "release",
+    "IngestReport", "fetch_step", "find_session", "ingest_session", "judge_local", "keep_raw", "local_sessions",
+    "open_local", "quarantined", "raw_files", "record_step", "release",
 ]  # fmt: skip
 
 
@@ -94,7 +94,17 @@ def fetch_step(session: Session, lake: Lake) -> tuple[RawFile, ...]:
     with _full_disk(lake):
         keep_session(lake, session)
     raw = fetch_session(session, lake)
-    path = _raw_manifest(lake, session.id)
+    keep_raw(lake, session.id, raw)
+    return raw
+
+
+def keep_raw(lake: Lake, recording: RecordingId, raw: tuple[RawFile, ...]) -> None:
+    """Notes the raw files of a recording, for `raw_files`.
+
+    Raises:
+        NoSpace: the disk is full.
+    """
+    path = _raw_manifest(lake, recording)
     text = canonical_json(list(raw))
     with _full_disk(lake):
         if not path.exists() or path.read_text() != text:
@@ -102,7 +112,6 @@ def fetch_step(session: Session, lake: Lake) -> tuple[RawFile, ...]:
             partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
             partial.write_text(text)
             os.replace(partial, path)
-    return raw
 
 
 def raw_files(lake: Lake, recording: RecordingId | str) -> tuple[RawFile, ...]:

@@ -37,9 +37,11 @@ def read_and_judge(
         session = replace(session, licence=UNSTATED)
     try:
         recording = table.read(session.reader, root, session, files)
+        # arrays that stay in their file are read here: damage inside them is found now
+        found = (*found, *checks.judge(recording), *governance.judge(recording))
     except (MalformedFile, ConfigError) as error:
         return None, (*found, Check(name="readable", passed=False, severity="block", evidence=str(error)))
-    return recording, (*found, *checks.judge(recording), *governance.judge(recording))
+    return recording, found
 
 
 def blocking(found: tuple[Check, ...]) -> tuple[Check, ...]:

@@ -16,7 +16,7 @@ from neurofmx.types import Check, RawFile, Recording, sanitise
 
 
 def local_sessions(path: str | Path) -> list[Session]:
-    """The recordings that a path holds: an NWB, EDF, WFDB or WAV file, a BIDS run or dataset, an ALF session.
+    """The recordings that a path holds: an NWB, EDF, WFDB, WAV, torch_brain or video file, BIDS or an ALF session.
 
     Raises:
         NotThere: no such path, or nothing in it that can be read.

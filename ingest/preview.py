@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from neurofmx.frames import Frames
 from neurofmx.ingest import preview_panels as panels
 from neurofmx.ingest import preview_signals as signals
 from neurofmx.ingest.formats import spans
@@ -48,6 +50,7 @@ def preview_png(recording: Recording, *, width_px: int = 900) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    everything, recording = len(recording.streams), _drawable(recording)
     start, stop = excerpt(recording)
     names = sorted(recording.streams, key=lambda name: (_rank(recording.streams[name]), name))
     shown = names[:MAX_PANELS]
@@ -57,7 +60,7 @@ def preview_png(recording: Recording, *, width_px: int = 900) -> bytes:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, round(height * _DPI) / _DPI), dpi=_DPI, facecolor="white")
         FigureCanvasAgg(figure)
-        _title(figure, recording, start, stop, left_out=len(names) - len(shown))
+        _title(figure, recording, start, stop, left_out=everything - len(shown))
         y = height - _TOP_IN
         axes = None
         for name in shown:
@@ -76,6 +79,12 @@ def preview_png(recording: Recording, *, width_px: int = 900) -> bytes:
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
     return file.getvalue()
+
+
+def _drawable(recording: Recording) -> Recording:
+    """Without the frames of video: a picture of them is another picture."""
+    films = [n for n, s in recording.streams.items() if isinstance(s, Samples) and isinstance(s.values, Frames)]
+    return replace(recording, streams={n: s for n, s in recording.streams.items() if n not in films})
 
 
 def excerpt(recording: Recording) -> tuple[float, float]:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from neurofmx.clock import fit_clock
+from neurofmx.clock import ClockMap
+from neurofmx.clock_match import sync_clock
 from neurofmx.config import from_plain
 from neurofmx.errors import MalformedFile, NotThere
 from neurofmx.ingest import simulate_observe as observe
+from neurofmx.ingest.formats import spans
 from neurofmx.ingest.sessions import Session
 from neurofmx.ingest.simulate_latents import DIMENSIONS, STEP_S, latent_path, readout, rng
 from neurofmx.ingest.simulate_spec import SimSpec
@@ -114,7 +116,7 @@ def simulate(
     """
     hidden = truth(spec)
     valid = _valid(spec.duration_s, hidden.gaps_s)
-    spikes, error_s = _spike_stream(spec, hidden, valid)
+    spikes, clocks = _spike_stream(spec, hidden, valid)
     streams: dict[str, Stream] = {"spikes": spikes, "behaviour": _behaviour_stream(spec, hidden)}
     for name, count, rate in (
         ("lfp", spec.lfp_channels, observe.LFP_HZ),
@@ -134,12 +136,12 @@ def simulate(
         subject=Subject(id=f"{spec.species}-{spec.subject}", species=spec.species),
         domain_s=(0.0, spec.duration_s),
         provenance=Provenance(
-            files=files, reader="simulate@1", notes=("simulated",), citation="neurofmx simulator, docs/SIMULATOR.md"
+            files=files, reader="simulate@2", notes=("simulated",), citation="neurofmx simulator, docs/SIMULATOR.md"
         ),
         licence=LICENCE,
         session=spec.session,
         task=f"{spec.latent} latents, {spec.behaviour} readout",
-        clock_error_s=error_s,
+        clocks=clocks,
     )
     return recording, hidden
 
@@ -229,17 +231,23 @@ SIMULATED: Mapping[str, tuple[SimSpec, ...]] = {
 }
 
 
-def _spike_stream(spec: SimSpec, hidden: Truth, valid: np.ndarray) -> tuple[Events, float]:
+def _spike_stream(spec: SimSpec, hidden: Truth, valid: np.ndarray) -> tuple[Events, dict[str, ClockMap]]:
     """Spikes as the lake holds them: pauses left out, the device's clock mapped back through its pulses."""
-    times, units, error_s = hidden.spike_times_s, hidden.spike_units, 0.0
-    if spec.clock_ppm or spec.clock_jitter_s:
-        clock = fit_clock(*observe.sync_pulses(spec))
-        times, error_s = clock.apply(observe.device_clock(spec, times)), clock.error_s
+    times, units, clocks = hidden.spike_times_s, hidden.spike_units, {}
+    if spec.clock_ppm or spec.clock_turn_ppm or spec.clock_reset_s or spec.clock_jitter_s:
+        clock = clocks["spikes"] = sync_clock(*observe.sync_pulses(spec), shift_s=-observe.CLOCK_OFFSET_S)
+        times = clock.apply(observe.device_clock(spec, times))
+        # between the last pulse before a reset and the first after it no time is known
+        valid = spans.without(valid, clock.apply(clock.resets_s))
     keep = np.zeros(len(times), dtype=bool)
     for start, stop in valid:
         keep |= (times >= start) & (times < stop)
+    order = np.argsort(times[keep], kind="stable")
     channels = Channels(ids=_ids("unit", spec.n_units), regions=_regions(spec.n_units))
-    return Events(times_s=times[keep], codes=units[keep], channels=channels, modality="spikes", valid=valid), error_s
+    spikes = Events(
+        times_s=times[keep][order], codes=units[keep][order], channels=channels, modality="spikes", valid=valid
+    )
+    return spikes, clocks
 
 
 def _behaviour_stream(spec: SimSpec, hidden: Truth) -> Samples:

@@ -176,11 +176,34 @@ def gap_spans(spec: SimSpec) -> np.ndarray:
 
 def device_clock(spec: SimSpec, session_s: np.ndarray) -> np.ndarray:
     """What the spike recorder's own clock says at session times."""
-    return (np.asarray(session_s) + CLOCK_OFFSET_S) * (1 + spec.clock_ppm * 1e-6)
+    session = np.asarray(session_s, np.float64)
+    turned = spec.clock_turn_ppm * 1e-6 * np.maximum(session - spec.duration_s / 2, 0.0)
+    jumped = spec.clock_reset_s * (session >= reset_time(spec))
+    return (session + CLOCK_OFFSET_S) * (1 + spec.clock_ppm * 1e-6) + turned + jumped
+
+
+def reset_time(spec: SimSpec) -> float:
+    """Session time at which the spike recorder's clock jumps, if it does."""
+    return spec.duration_s * 2 / 3
 
 
 def sync_pulses(spec: SimSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Pulses seen on both clocks: device seconds (with jitter) and session seconds."""
-    session = np.arange(0.0, spec.duration_s, PULSE_S)
-    jitter = spec.clock_jitter_s * rng(spec.seed, "pulses").standard_normal(len(session))
-    return device_clock(spec, session) + jitter, session
+    """Pulses seen on both clocks: (N,) device seconds, with jitter, and (M,) session seconds, both ascending.
+
+    Pulses come at uneven distances, as synchronisers send them, so that trains can be told apart; each side loses
+    some and sees false ones where the spec says so.
+    """
+    own = rng(spec.seed, "pulses")
+    steps = PULSE_S * own.uniform(0.75, 1.25, round(spec.duration_s / PULSE_S / 0.75))
+    sent = np.cumsum(steps) - steps[0]
+    sent = sent[sent < spec.duration_s]
+    device = device_clock(spec, sent) + spec.clock_jitter_s * own.standard_normal(len(sent))
+    if not spec.pulse_faults:
+        return np.sort(device), sent
+    faulty = rng(spec.seed, "pulse faults")
+    seen = []
+    for times in (device, sent):
+        kept = times[faulty.random(len(times)) >= spec.pulse_faults]
+        false = faulty.uniform(times.min(), times.max(), round(spec.pulse_faults * len(times)))
+        seen.append(np.sort(np.concatenate([kept, false])))
+    return seen[0], seen[1]

@@ -34,7 +34,10 @@ class SimSpec:
         n_gaps: pauses of the neural recorder.
         gap_s: length of each pause.
         clock_ppm: rate error of the spike recorder's clock.
+        clock_turn_ppm: by how much that rate changes half-way.
+        clock_reset_s: how far that clock jumps ahead at two thirds of the session, 0 for no reset.
         clock_jitter_s: jitter of its synchronisation pulses.
+        pulse_faults: share of the pulses that each side loses, and of false ones that it sees.
         lfp_channels: 0 for no LFP.
         calcium_cells: 0 for no calcium; at most ``n_units``.
         eeg_channels: 0 for no EEG.
@@ -63,7 +66,10 @@ class SimSpec:
     n_gaps: int = 0
     gap_s: float = 2.0
     clock_ppm: float = 0.0
+    clock_turn_ppm: float = 0.0
+    clock_reset_s: float = 0.0
     clock_jitter_s: float = 0.0
+    pulse_faults: float = 0.0
     lfp_channels: int = 0
     calcium_cells: int = 0
     eeg_channels: int = 0

@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
-from neurofmx import catalog
+from neurofmx import catalog, parts
 from neurofmx.interpret import figures
 from neurofmx.interpret.figures import known, number
 from neurofmx.interpret.report_findings import finding_families, pairs
@@ -40,15 +40,8 @@ def report_view(lake: Lake) -> dict[str, Any]:
         "matrices": _matrices(tables["transfer"]),
         "findings": finding_families(tables["findings"]),
         "provenance": _provenance(lake, tables),
-        "tables": [(name, _count(lake, name), len(columns)) for name, columns in catalog.TABLES.items()],
+        "tables": [(name, parts.count(lake, name), len(table.columns)) for name, table in catalog.TABLES.items()],
     }
-
-
-def _count(lake: Lake, table: str) -> int:
-    """Rows of a table, from the parts' footers: channels and intervals may be many."""
-    from pyarrow.parquet import read_metadata
-
-    return sum(read_metadata(part).num_rows for part in (lake.root / "catalog" / table).glob("*.parquet"))
 
 
 def task_texts() -> dict[str, dict[str, Any]]:

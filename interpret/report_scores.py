@@ -50,7 +50,7 @@ def task_text(task: TaskSpec) -> dict[str, Any]:
     held_out = {"subject_id": "whole subjects", "session": "whole sessions"}.get(task.group, SPLITS[task.split])
     how = f"{held_out}, {task.n_folds} folds"
     if task.split == "blocks":
-        how += f", {task.n_blocks} blocks with a gap of {number(task.guard_s, 1)} s at each border"
+        how += f", {task.n_blocks} blocks with a gap of {number(task.gap_s, 1)} s at each border"
     how += f"; predictors closer than {number(task.margin, 2)} count as equivalent"
     return {"question": task.question, "split": how, "caveats": task.caveats}
 

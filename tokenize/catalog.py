@@ -11,6 +11,11 @@ from dataclasses import replace
 from neurofmx.errors import ConfigError
 from neurofmx.types import Events, Intervals, Op, Recording, Samples, TokenSpec
 
+# seconds by which a signal trails the activity that it shows, to be given to `spec`: the peak of the haemodynamic
+# response to a short event (Glover 1999, NeuroImage 9:416), and GCaMP6s's rise to its peak in vivo (Chen et al.
+# 2013, Nature 499:295)
+HAEMODYNAMIC_LAG_S, CALCIUM_LAG_S = 5.0, 0.18
+
 SPIKE_BINS_S = (0.01, 0.02, 0.05, 0.1, 0.25)
 
 EEG_BANDS_HZ = ((2.0, 4.0), (4.0, 8.0), (8.0, 13.0), (13.0, 30.0), (30.0, 45.0))
@@ -110,15 +115,24 @@ _ROWS = (
 SPECS: dict[str, TokenSpec] = {row.name: row for row in _ROWS}
 
 
-def spec(name: str, *, bin_s: float | None = None) -> TokenSpec:
-    """One row by name, with another bin width where one is given.
+def spec(name: str, *, bin_s: float | None = None, lag_s: float = 0.0) -> TokenSpec:
+    """One row by name, with another bin width or a lag where one is given.
+
+    Args:
+        name: row of the table.
+        bin_s: bin width in seconds; the row's own if None.
+        lag_s: a token holds what was measured this much after its bin, as `HAEMODYNAMIC_LAG_S` and
+            `CALCIUM_LAG_S` say; the spec is then another one, and not causal.
 
     Raises:
         ConfigError: no row has that name.
     """
     if name not in SPECS:
         raise ConfigError(f"token spec {name!r}", expected=f"one of {sorted(SPECS)}")
-    return replace(SPECS[name], bin_s=bin_s) if bin_s is not None else SPECS[name]
+    row = replace(SPECS[name], bin_s=bin_s) if bin_s is not None else SPECS[name]
+    if not lag_s:
+        return row
+    return replace(row, ops=(Op("lag", (("lag_s", float(lag_s)),)), *row.ops), causal=row.causal and lag_s < 0)
 
 
 def specs_for(recording: Recording) -> list[TokenSpec]:

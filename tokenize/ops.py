@@ -10,67 +10,13 @@ Shapes: N samples, T bins, C channels, P fields of a token.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from neurofmx.errors import ConfigError
+from neurofmx.tokenize.resample import EDGE, Bins, Pair, cubic, hold, linear, masked, nearest
 
-EDGE = 1e-6  # share of a bin by which rounding may move a time across an edge
 FLOOR = 1e-12  # smallest amplitude whose logarithm is taken
-
-Pair = tuple[np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Bins:
-    """A regular grid of time: bin i covers [t0_s + i dt_s, t0_s + (i + 1) dt_s).
-
-    Args:
-        t0_s: edge of the first bin, session clock.
-        dt_s: width in seconds.
-        n: number of bins T.
-    """
-
-    t0_s: float
-    dt_s: float
-    n: int
-
-    def index(self, times_s: np.ndarray) -> np.ndarray:
-        """(N,) int64 bin of each time; below 0 or from n on it lies outside."""
-        return np.floor((np.asarray(times_s) - self.t0_s) / self.dt_s + EDGE).astype(np.int64)
-
-    def bounds(self, times_s: np.ndarray) -> np.ndarray:
-        """(T + 1,) row of the first of the ascending times in each bin, and of the first after the last bin."""
-        return np.searchsorted(self.index(times_s), np.arange(self.n + 1), side="left")
-
-    def covered(self, valid: np.ndarray) -> np.ndarray:
-        """(T,) bool: the whole bin lies in one of the (K, 2) valid intervals."""
-        seen = np.zeros(self.n, dtype=bool)
-        for start, stop in np.asarray(valid).reshape(-1, 2):
-            lo = int(np.ceil((start - self.t0_s) / self.dt_s - EDGE))
-            hi = int(np.floor((stop - self.t0_s) / self.dt_s + EDGE))
-            seen[max(lo, 0) : max(hi, 0)] = True
-        return seen
-
-
-def bin_counts(times_s: np.ndarray, codes: np.ndarray, n_channels: int, bins: Bins) -> np.ndarray:
-    """Counts the events of each channel in each bin.
-
-    Args:
-        times_s: (N,) ascending event times.
-        codes: (N,) channel of each event.
-        n_channels: number of channels C.
-        bins: the grid.
-
-    Returns:
-        (T, C) float64 counts.
-    """
-    at = bins.index(times_s)
-    keep = (at >= 0) & (at < bins.n)
-    flat = at[keep] * n_channels + np.asarray(codes)[keep]
-    return np.bincount(flat, minlength=bins.n * n_channels).reshape(bins.n, n_channels).astype(np.float64)
-
 
 # sample steps: (values (N, C), mask (N, C), times_s (N,)) -> (values, mask)
 
@@ -97,7 +43,7 @@ def bin_mean(values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bi
     """Mean of the samples in each bin; a bin that is empty, partly invalid or holds an unknown sample is masked."""
     total, count = _sums(values, bins.bounds(times_s))
     known = _whole(mask, times_s, bins, valid)
-    return _masked(total / np.maximum(count, 1)[:, None], known)
+    return masked(total / np.maximum(count, 1)[:, None], known)
 
 
 def patch(
@@ -119,7 +65,7 @@ def patch(
     total, count = _sums(values, fine.bounds(times_s))
     parts = (total / np.maximum(count, 1)[:, None]).reshape(bins.n, samples, -1).transpose(0, 2, 1)
     filled: np.ndarray = np.all((count > 0).reshape(bins.n, samples), axis=1)
-    return _masked(parts, _whole(mask, times_s, bins, valid) & filled[:, None])
+    return masked(parts, _whole(mask, times_s, bins, valid) & filled[:, None])
 
 
 def envelope(values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray) -> Pair:
@@ -144,7 +90,7 @@ def envelope(values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bi
         np.log(np.maximum(steps / pairs, FLOOR)),
         crosses / pairs,
     ]
-    return _masked(np.stack(fields, axis=2), known)
+    return masked(np.stack(fields, axis=2), known)
 
 
 def band_power(
@@ -212,46 +158,7 @@ def band_power(
             out[part, :, p] = np.log(np.maximum(density[:, found].mean(axis=1), FLOOR))
         whole: np.ndarray = np.equal(gaps[end[part] - 1], gaps[start[part]])
         known[part] = np.logical_and(whole[:, None], bad[end[part]] == bad[start[part]])
-    return _masked(out, known)
-
-
-def hold(
-    values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray, *, max_age_s: float
-) -> Pair:
-    """The last sample before the end of each bin, if it is no older than ``max_age_s``: the causal resampling."""
-    ends = bins.t0_s + (np.arange(bins.n) + 1) * bins.dt_s
-    at = bins.bounds(times_s)[1:] - 1
-    near = (at >= 0) & (ends - times_s[np.maximum(at, 0)] <= max_age_s + EDGE * bins.dt_s) if len(times_s) else None
-    return _taken(values, mask, at, near, bins, valid)
-
-
-def nearest(
-    values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray, *, max_gap_s: float
-) -> Pair:
-    """The sample nearest to the centre of each bin, if it is within ``max_gap_s``; not causal."""
-    centres = bins.t0_s + (np.arange(bins.n) + 0.5) * bins.dt_s
-    if not len(times_s):
-        return _taken(values, mask, np.full(bins.n, -1), None, bins, valid)
-    after = np.clip(np.searchsorted(times_s, centres), 1, max(len(times_s) - 1, 1))
-    before = after - 1
-    after = np.minimum(after, len(times_s) - 1)
-    at = np.where(centres - times_s[before] <= times_s[after] - centres, before, after)
-    return _taken(values, mask, at, np.abs(times_s[at] - centres) <= max_gap_s, bins, valid)
-
-
-def linear(
-    values: np.ndarray, mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray, *, max_gap_s: float
-) -> Pair:
-    """Linear interpolation at the centre of each bin between samples at most ``max_gap_s`` apart; not causal."""
-    centres = bins.t0_s + (np.arange(bins.n) + 0.5) * bins.dt_s
-    if len(times_s) < 2:
-        return _taken(values, mask, np.full(bins.n, -1), None, bins, valid)
-    after = np.clip(np.searchsorted(times_s, centres, side="left"), 1, len(times_s) - 1)
-    left, right = times_s[after - 1], times_s[after]
-    between = (centres >= left) & (centres <= right) & (right - left <= max_gap_s) & bins.covered(valid)
-    share = ((centres - left) / np.where(right > left, right - left, 1.0))[:, None]
-    mixed = values[after - 1] * (1 - share) + values[after] * share
-    return _masked(mixed, between[:, None] & mask[after - 1] & mask[after])
+    return masked(out, known)
 
 
 # grid steps: (tokens (T, C, P), mask (T, C), dt_s) -> (tokens, mask)
@@ -272,7 +179,7 @@ def zscore(
 ) -> Pair:
     """Subtracts and divides by statistics that the caller fitted on training data, one a channel or one for all."""
     shape = (1, -1, 1)
-    return _masked((tokens - np.reshape(mean, shape)) / np.reshape(std, shape), mask)
+    return masked((tokens - np.reshape(mean, shape)) / np.reshape(std, shape), mask)
 
 
 def smooth(tokens: np.ndarray, mask: np.ndarray, dt_s: float, *, sigma_s: float, causal: bool = False) -> Pair:
@@ -295,12 +202,12 @@ def smooth(tokens: np.ndarray, mask: np.ndarray, dt_s: float, *, sigma_s: float,
     kernel = np.exp(-0.5 * (lag * dt_s / sigma_s) ** 2) * (lag <= 0 if causal else 1.0)
     weight = correlate1d(mask.astype(np.float64), kernel, axis=0, mode="constant")
     total = correlate1d(np.where(mask[..., None], tokens, 0.0), kernel, axis=0, mode="constant")
-    return _masked(total / np.maximum(weight, FLOOR)[..., None], mask)
+    return masked(total / np.maximum(weight, FLOOR)[..., None], mask)
 
 
 SAMPLE_STEPS: Mapping[str, Callable[..., Pair]] = {f.__name__: f for f in (log_amplitude, speed)}
 BIN_STEPS: Mapping[str, Callable[..., Pair]] = {
-    f.__name__: f for f in (bin_mean, patch, envelope, band_power, hold, nearest, linear)
+    f.__name__: f for f in (bin_mean, patch, envelope, band_power, hold, nearest, linear, cubic)
 }
 GRID_STEPS: Mapping[str, Callable[..., Pair]] = {f.__name__: f for f in (sqrt, rate, zscore, smooth)}
 
@@ -321,19 +228,3 @@ def _whole(mask: np.ndarray, times_s: np.ndarray, bins: Bins, valid: np.ndarray)
     unknown, count = _sums((~mask).astype(np.float64), bins.bounds(times_s))
     filled: np.ndarray = np.logical_and(count > 0, bins.covered(valid))
     return np.logical_and(unknown == 0, filled[:, None])
-
-
-def _taken(
-    values: np.ndarray, mask: np.ndarray, at: np.ndarray, near: np.ndarray | None, bins: Bins, valid: np.ndarray
-) -> Pair:
-    """The samples at the rows ``at`` where they are near enough, known and in valid time."""
-    if near is None:
-        return np.zeros((bins.n, values.shape[1], 1)), np.zeros((bins.n, values.shape[1]), dtype=bool)
-    rows = np.maximum(at, 0)
-    return _masked(values[rows], (near & bins.covered(valid))[:, None] & mask[rows])
-
-
-def _masked(tokens: np.ndarray, mask: np.ndarray) -> Pair:
-    """Tokens as (T, C, P), 0 where the mask is False."""
-    tokens = tokens[..., None] if tokens.ndim == 2 else tokens
-    return np.where(mask[..., None], tokens, 0.0), mask

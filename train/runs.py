@@ -47,6 +47,7 @@ def keep_run(
          "detail": canonical_json({"digest": lake.recording_digest(r)})}
         for r in recordings
     ]  # fmt: skip
+    lake.keep(result.path)
     catalog.put(lake, "runs", result.run_id, [row])
     catalog.put(lake, "lineage", result.run_id, parents)
     return row

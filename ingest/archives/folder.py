@@ -1,7 +1,8 @@
-"""One's own files: NWB, EDF, WFDB, WAV, BIDS datasets and ALF sessions, wherever they lie in a folder."""
+"""One's own files: NWB, EDF, WFDB, WAV, torch_brain, video, BIDS datasets and ALF sessions, wherever they lie."""
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -10,12 +11,18 @@ from neurofmx.errors import ConfigError, NotThere
 from neurofmx.ingest.archives import bids
 from neurofmx.ingest.archives.licences import licence
 from neurofmx.ingest.archives.trees import Tree, folder_tree
+from neurofmx.ingest.formats.torch_brain import is_torch_brain
+from neurofmx.ingest.formats.video import SUFFIXES, named_in
 from neurofmx.ingest.sessions import RemoteFile, Session, Source
+from neurofmx.ingest.web import local_path
 from neurofmx.types import Licence, RecordingId, Subject, sanitise
 
 VERSION = "local"
 # suffix -> reader, for files that are a recording by themselves
-READERS = {".nwb": "nwb", ".edf": "edf", ".bdf": "edf", ".hea": "wfdb", ".wav": "wav"}
+READERS = {
+    ".nwb": "nwb", ".edf": "edf", ".bdf": "edf", ".hea": "wfdb", ".wav": "wav", ".h5": "torch_brain",
+    **dict.fromkeys(SUFFIXES, "video"),
+}  # fmt: skip
 # names of annotation files beside a WFDB header; another file of the same name is not one
 ANNOTATORS = {
     "atr", "ari", "al", "ann", "apn", "arousal", "ecg", "gqrs", "gqrsh", "gqrsl", "hypn", "marker", "pu", "pu0", "pu1",
@@ -63,7 +70,7 @@ def _single(path: Path, source: Source) -> Iterator[Session]:
         return
     if path.suffix.lower() not in READERS:
         raise ConfigError(f"file {path}", got=path.suffix or "no suffix", expected=f"one of {', '.join(READERS)}",
-                          fix="Give an NWB, EDF, WFDB or WAV file, a BIDS run or an ALF folder.")  # fmt: skip
+                          fix="Give NWB, EDF, WFDB, WAV, torch_brain, video, a BIDS run or an ALF folder.")  # fmt: skip
     tree = Tree(
         {p.name: _local(p, path.parent) for p in sorted(path.parent.iterdir()) if p.is_file()}, str(path.parent)
     )
@@ -86,9 +93,25 @@ def _folder(tree: Tree, source: Source) -> Iterator[Session]:
         taken.update(inside)
         yield _alf(Tree(inside, tree.origin), root, source)
     taken |= _segments(tree)
+    taken |= {film for path in tree.files if path not in taken for film in _films(path, tree)}
     for path in tree.files:
-        if path not in taken and PurePosixPath(path).suffix.lower() in READERS:
-            yield _file(path, tree, source, terms)
+        suffix = PurePosixPath(path).suffix.lower()
+        if path in taken or suffix not in READERS or (suffix == ".h5" and not is_torch_brain(_on_disk(path, tree))):
+            continue  # HDF5 is a container of anything
+        yield _file(path, tree, source, terms)
+
+
+def _on_disk(path: str, tree: Tree) -> Path:
+    return local_path(tree.files[path].url)
+
+
+def _films(path: str, tree: Tree) -> list[str]:
+    """Videos that an NWB file names as its own."""
+    if not path.lower().endswith(".nwb") or not any(p.lower().endswith(SUFFIXES) for p in tree.files):
+        return []
+    inside = PurePosixPath(path).parent
+    named = [posixpath.normpath(inside / name) for name in named_in(_on_disk(path, tree))]
+    return [name for name in named if name in tree.files]
 
 
 def _segments(tree: Tree) -> set[str]:
@@ -107,7 +130,7 @@ def _file(path: str, tree: Tree, source: Source, terms: Licence) -> Session:
     name = PurePosixPath(path)
     reader = READERS[name.suffix.lower()]
     folder = [p for p in tree.files if PurePosixPath(p).parent == name.parent and p != path]
-    beside: list[str] = []
+    beside = _films(path, tree)
     if reader == "wfdb":
         beside = [p for p in folder if PurePosixPath(p).suffix != ".hea" and _wfdb_part(p, path, tree)]
     elif reader == "edf":
@@ -120,8 +143,8 @@ def _file(path: str, tree: Tree, source: Source, terms: Licence) -> Session:
         reader=reader,
         licence=terms,
         session=name.stem,
-        # an NWB file names its own subject; the other formats have no place for one that can be trusted
-        subject=None if reader == "nwb" else Subject(id=name.stem),
+        # these name their own subject; the other formats have no place for one that can be trusted
+        subject=None if reader in ("nwb", "torch_brain") else Subject(id=name.stem),
         options={"annotators": sorted({PurePosixPath(p).suffix[1:] for p in beside} & ANNOTATORS)}
         if reader == "wfdb"
         else {},

@@ -10,7 +10,10 @@ import numpy as np
 from neurofmx.errors import MalformedFile
 from neurofmx.ingest.formats import biosignals, spans
 from neurofmx.ingest.formats.bids_files import MISSING, Run, metadata, number, positions, table
+from neurofmx.ingest.formats.edf import digital, records_of
 from neurofmx.ingest.formats.edf_header import read_header
+from neurofmx.ingest.formats.rows import Rows
+from neurofmx.scaled import Scaled
 from neurofmx.types import Channels, Samples, Stream, sanitise
 
 # type of a channel in channels.tsv -> stream and modality; any other type is a stream of its own name
@@ -122,8 +125,10 @@ def _streams_of(raw: Any, run: Run, notes: list[str]) -> dict[str, Samples]:
     splices = _splices(raw, n / rate, notes)
     found: dict[str, Samples] = {}
     for (stream, modality, unit), ids in groups.items():
-        values = np.ascontiguousarray(raw.get_data(picks=ids, verbose="ERROR").T)
-        values = (values * (1e6 if unit == "uV" else 1.0)).astype(np.float32)
+        values = _integers(raw, run, ids, unit)
+        if values is None:
+            values = np.ascontiguousarray(raw.get_data(picks=ids, verbose="ERROR").T)
+            values = (values * (1e6 if unit == "uV" else 1.0)).astype(np.float32)
         where = None if places is None else places[[rows[name] for name in ids]]
         if places is None and modality == "eeg":
             _, where = biosignals.scalp(ids)
@@ -141,6 +146,24 @@ def _streams_of(raw: Any, run: Run, notes: list[str]) -> dict[str, Samples]:
             rate_hz=rate,
         )
     return found
+
+
+def _integers(raw: Any, run: Run, ids: list[str], unit: str) -> Scaled | None:
+    """The integers of channels of one unit with what makes them physical, where the format keeps integers."""
+    if run.extension == ".vhdr" and raw.orig_format == "short" and raw._raw_extras[0]["order"] == "F":
+        stored = np.memmap(raw.filenames[0], "<i2", "r", shape=(int(raw.n_times), len(raw.ch_names)))
+        columns = [raw.ch_names.index(name) for name in ids]
+        rows = Rows((len(stored), len(ids)), np.dtype(np.int16), lambda lo, hi: stored[lo:hi, columns])
+        return Scaled(rows, raw._cals[columns] * (1e6 if unit == "uV" else 1.0), np.zeros(len(ids)))
+    if run.extension in (".edf", ".bdf") and unit == "uV":
+        header = read_header(run.path, run.primary)
+        signals = [signal for name in ids for signal in header.signals if signal.label == name]
+        laws = [(signal.gain, signal.base, *biosignals.scaled("eeg", signal.unit)) for signal in signals]
+        if len(signals) == len(ids) and all(np.isfinite(gain) and kept == "uV" for gain, _, _, kept in laws):
+            scale = np.array([gain * factor for gain, _, factor, _ in laws])
+            offset = np.array([base * factor for _, base, factor, _ in laws])
+            return Scaled(digital(records_of(run.path, header), signals, header.width), scale, offset)
+    return None
 
 
 def _described(raw: Any, run: Run, notes: list[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -202,7 +225,7 @@ def _splices(raw: Any, duration_s: float, notes: list[str]) -> np.ndarray:
     return np.unique(at)
 
 
-def _valid(values: np.ndarray, rate: float, splices: np.ndarray) -> np.ndarray:
+def _valid(values: Any, rate: float, splices: np.ndarray) -> np.ndarray:
     known, n = spans.finite_rows(values), len(values)
     valid = spans.whole(n, rate) if known.all() else spans.stamped(np.arange(n) / rate, known)
     for splice in splices:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from neurofmx.errors import MalformedFile
-from neurofmx.ingest.formats import spans
+from neurofmx.ingest.formats import rates, spans
 from neurofmx.ingest.formats.bids_files import Run, events, metadata, number, positions, table
 from neurofmx.types import Channels, Intervals, Samples, Stream
 
@@ -69,8 +69,8 @@ def _samples(
     if steps.size and np.ptp(steps) < _JITTER * np.median(steps):
         rate, t0 = (len(times) - 1) / float(times[-1] - times[0]), float(times[0])
         said = number(metadata(run, "nirs"), "SamplingFrequency", f"the sidecar of {run.primary}")
-        if said and abs(said - rate) > 1e-3 * rate:
-            notes.append(f"the sidecar says {said:g} Hz, the file's time stamps {rate:g} Hz: the file's are kept")
+        if said and rates.differ(said, rate):
+            notes.append(rates.Disagreement(said, rate, "the file's time stamps", "the file's are kept").note())
         valid = spans.whole(len(times), rate, t0) if known.all() else spans.stamped(times, known)
         return Samples(**common, rate_hz=rate, t0_s=t0, valid=valid)
     return Samples(**common, times_s=times, valid=spans.stamped(times, known))

@@ -10,13 +10,12 @@ import numpy as np
 
 from neurofmx.errors import MalformedFile
 from neurofmx.ingest.archives.bids import split
-from neurofmx.ingest.formats import spans
+from neurofmx.ingest.formats import rates, spans
 from neurofmx.ingest.formats.bids_files import MISSING, Run, metadata, number
 from neurofmx.types import Channels, Samples, Stream, sanitise
 
 _UNITS = {"pixel": "px", "pixels": "px", "degree": "deg", "degrees": "deg", "microsecond": "us", "µs": "us"}
 _IN_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-_CLOCKS_AGREE = 0.01  # share by which the device's clock may differ from the stated rate
 
 
 def streams(run: Run, notes: list[str]) -> dict[str, Stream]:
@@ -143,8 +142,7 @@ def _compare_clock(stamps: np.ndarray, about: dict[str, Any], rate: float, notes
         notes.append("the device's time stamps are not known: the stated rate is the clock")
         return
     step = float(np.median(steps)) * scale
-    if step > 0 and abs(step * rate - 1) > _CLOCKS_AGREE:
-        notes.append(
-            f"clocks disagree: {rate:g} Hz stated, {1 / step:.4g} Hz by the device's time stamps; the stated rate is "
-            f"kept, since events count by it, so speeds and durations may be wrong {step * rate:.3g}-fold"
-        )
+    if step > 0 and rates.differ(rate, 1 / step):
+        then = "the stated rate is kept, since events count by it, so speeds and durations may be wrong "
+        clock = "the device's time stamps"
+        notes.append(rates.Disagreement(rate, 1 / step, clock, f"{then}{step * rate:.3g}-fold").note())

@@ -15,7 +15,9 @@ from neurofmx.errors import MalformedFile
 from neurofmx.ingest.formats import biosignals
 from neurofmx.ingest.formats.assemble import assemble
 from neurofmx.ingest.formats.edf_header import Header, Signal, read_header
+from neurofmx.ingest.formats.rows import Rows
 from neurofmx.ingest.sessions import Session
+from neurofmx.scaled import Scaled
 from neurofmx.types import Channels, Intervals, RawFile, Recording, Samples, Stream, Subject
 
 # one time-stamped list of annotations: onset, maybe a duration, texts (EDF+ 2.2.2)
@@ -38,7 +40,7 @@ def read(root: Path, session: Session, files: tuple[RawFile, ...]) -> Recording:
     path = root / name
     header = read_header(path, name)
     notes = [f"the file says: {header.kind}", *header.notes]
-    records = np.memmap(path, np.uint8, "r", header.start, (header.records, header.record_bytes))
+    records = records_of(path, header)
     onsets, marks = _annotations(header, records, name)
     valid = _valid(header, onsets, name, notes)
     streams = _signals(header, records, onsets, valid, notes)
@@ -97,10 +99,11 @@ def _signals(
     gaps = len(valid) > 1
     for name, ((kind, rate, unit), members) in zip(biosignals.stream_names(list(groups)), groups.items()):
         per_record = members[0][0].samples
-        values = np.empty((header.records * per_record, len(members)), np.float32)
-        for column, (signal, factor) in enumerate(members):
-            digital = _digital(records, signal, header.width)
-            values[:, column] = (digital * signal.gain + signal.base) * factor
+        values = Scaled(
+            digital(records, [signal for signal, _ in members], header.width),
+            np.array([signal.gain * factor for signal, factor in members]),
+            np.array([signal.base * factor for signal, factor in members]),
+        )
         labels = [signal.label for signal, _ in members]
         ids, positions = biosignals.scalp(labels) if kind == "eeg" else (biosignals.unique(labels), None)
         times = (onsets[:, None] + np.arange(per_record) / rate).ravel() if gaps else None
@@ -132,14 +135,44 @@ def _said(name: str, members: list[tuple[Signal, float]], placed: bool, unit: st
     return said
 
 
-def _digital(records: np.ndarray, signal: Signal, width: int) -> np.ndarray:
-    """(records x samples,) integers of one signal: two or three bytes each, least significant first, signed."""
-    raw = np.ascontiguousarray(records[:, signal.offset : signal.offset + width * signal.samples])
+def records_of(path: Path, header: Header) -> np.ndarray:
+    """(records, bytes) of a file, mapped."""
+    return np.memmap(path, np.uint8, "r", header.start, (header.records, header.record_bytes))
+
+
+def digital(records: np.ndarray, signals: list[Signal], width: int) -> Rows:
+    """The integers of signals of one rate, taken out of the records as they are asked for.
+
+    Args:
+        records: (records, bytes) of the file.
+        signals: all with as many samples in a record.
+        width: bytes of a sample.
+
+    Returns:
+        (records x samples, signals) int16 or int32.
+    """
+    per_record = signals[0].samples
+
+    def read(lo: int, hi: int) -> np.ndarray:
+        first = lo // per_record
+        block = records[first : -(-hi // per_record)]
+        out = np.empty((len(block), per_record, len(signals)), np.int16 if width == 2 else np.int32)
+        for column, signal in enumerate(signals):
+            raw = np.ascontiguousarray(block[:, signal.offset : signal.offset + width * per_record])
+            out[:, :, column] = _integers(raw, width)
+        skip = lo - first * per_record
+        return out.reshape(-1, len(signals))[skip : skip + hi - lo]
+
+    return Rows((len(records) * per_record, len(signals)), np.dtype(np.int16 if width == 2 else np.int32), read)
+
+
+def _integers(raw: np.ndarray, width: int) -> np.ndarray:
+    """(records, samples) integers: two or three bytes each, least significant first, signed."""
     if width == 2:
-        return raw.view("<i2").ravel()
+        return raw.view("<i2")
     wide = np.zeros((raw.size // 3, 4), np.uint8)
     wide[:, 1:] = raw.reshape(-1, 3)
-    return wide.view("<i4").ravel() >> 8  # the shift brings the sign down
+    return (wide.view("<i4") >> 8).reshape(len(raw), raw.shape[1] // 3)  # the shift brings the sign down
 
 
 def _annotations(header: Header, records: np.ndarray, name: str) -> tuple[np.ndarray, list[tuple[float, float, str]]]:

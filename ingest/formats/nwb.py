@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from neurofmx.errors import MalformedFile
-from neurofmx.ingest.formats import nwb_streams, spans
+from neurofmx.ingest.formats import nwb_own, nwb_streams, spans, video
 from neurofmx.ingest.formats.assemble import assemble, extent
 from neurofmx.ingest.sessions import Session
 from neurofmx.types import Channels, Events, Intervals, RawFile, Recording, Stream, Subject
@@ -42,7 +42,12 @@ def read(root: Path, session: Session, files: tuple[RawFile, ...]) -> Recording:
             warnings.simplefilter("ignore")
             with NWBHDF5IO(file=handle, mode="r") as io:
                 nwb: Any = io.read()
-                streams = _streams(nwb, files[0].path, notes)
+                frames = video.beside(root, files, notes)
+                own = nwb_own.about(nwb) if nwb_own.is_own(nwb) else {}
+                if own:
+                    streams = nwb_own.streams(nwb, lambda table: _table(table, notes), frames)
+                else:
+                    streams = _streams(nwb, files[0].path, notes, frames)
                 subject, label = _subject(nwb), str(nwb.session_id or "")
                 notes.insert(0, f"the file says: {' '.join(str(nwb.session_description).split())[:240]}")
     except (OSError, TypeError, ValueError, KeyError, AttributeError, IndexError, ConstructError) as error:
@@ -52,13 +57,13 @@ def read(root: Path, session: Session, files: tuple[RawFile, ...]) -> Recording:
             expected="an NWB file that pynwb can read",
             fix="Fetch it again, or ask its authors.",
         ) from error
-    return assemble(session, files, streams, subject=subject, label=label, notes=notes)
+    return replace(assemble(session, files, streams, subject=subject, label=label, notes=notes), **own)
 
 
-def _streams(nwb: Any, path: str, notes: list[str]) -> dict[str, Stream]:
+def _streams(nwb: Any, path: str, notes: list[str], frames: video.Opener) -> dict[str, Stream]:
     from pynwb.epoch import TimeIntervals
 
-    streams: dict[str, Stream] = nwb_streams.series(nwb, path, notes)
+    streams: dict[str, Stream] = nwb_streams.series(nwb, path, notes, frames)
     tables = {}
     for table in sorted((o for o in nwb.objects.values() if isinstance(o, TimeIntervals)), key=lambda t: t.name):
         tables[table.name] = _table(table, notes)

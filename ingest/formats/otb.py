@@ -13,6 +13,7 @@ from neurofmx.ingest.formats import spans
 from neurofmx.ingest.formats.assemble import assemble
 from neurofmx.ingest.formats.biosignals import scaled, unique
 from neurofmx.ingest.sessions import Session
+from neurofmx.scaled import Scaled
 from neurofmx.types import Channels, Events, RawFile, Recording, Samples, Stream
 
 _UNIT = re.compile(r"\s*\[\s*(?P<unit>[^\]]*?)\s*\]\s*$")
@@ -135,7 +136,11 @@ def _emg(
     else:
         positions = grid_positions(electrodes, _GRIDS[code])
         notes.append(f"emg: positions on the grid {code}; where it lay on the muscle is not stated")
-    values = data[:, columns].astype(np.float32) * np.float32(factor)
+    chosen = data[:, columns]
+    if chosen.dtype.kind in "iu":
+        values = Scaled(chosen, np.full(len(columns), factor), np.zeros(len(columns)))
+    else:
+        values = chosen.astype(np.float32) * np.float32(factor)
     ids = unique([str(e) for e in electrodes])
     muscle = titles[columns[0]].partition(" - ")[0]
     return Samples(

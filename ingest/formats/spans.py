@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from neurofmx.ingest.formats.rows import pieces
+from neurofmx.scaled import Scaled
 
 GAP_STEPS = 3.0  # a step this many times the median one is a gap
 
@@ -41,11 +46,12 @@ def stamped(times_s: np.ndarray, known: np.ndarray | None = None, *, gap_s: floa
     return np.stack([times[first], np.minimum(times[last] + step, following)], axis=1)
 
 
-def finite_rows(values: np.ndarray) -> np.ndarray:
-    """(N,) bool, True where a row of (N, ...) values holds at least one finite number."""
-    if values.dtype.kind != "f":
+def finite_rows(values: Any) -> np.ndarray:
+    """(N,) bool, True where a row of (N, ...) values holds at least one finite number; they are read in pieces."""
+    if isinstance(values, Scaled) or values.dtype.kind != "f":
         return np.ones(len(values), bool)
-    return np.asarray(np.isfinite(values.reshape(len(values), -1)).any(axis=1))
+    found = [np.isfinite(piece.reshape(len(piece), -1)).any(axis=1) for piece in pieces(values)]
+    return np.concatenate([np.empty(0, bool), *found])
 
 
 def common(spans: np.ndarray, owner: np.ndarray, n_owners: int) -> np.ndarray:

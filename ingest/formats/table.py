@@ -11,16 +11,18 @@ from neurofmx.types import RawFile, Recording
 
 # reader -> (module:function, its name and hand-bumped version, as a recording's provenance keeps it)
 _ROWS = {
-    "nwb": ("neurofmx.ingest.formats.nwb:read", "formats.nwb@1"),
-    "edf": ("neurofmx.ingest.formats.edf:read", "formats.edf@1"),
-    "bids": ("neurofmx.ingest.formats.bids:read", "formats.bids@1"),
+    "nwb": ("neurofmx.ingest.formats.nwb:read", "formats.nwb@2"),
+    "edf": ("neurofmx.ingest.formats.edf:read", "formats.edf@2"),
+    "bids": ("neurofmx.ingest.formats.bids:read", "formats.bids@2"),
     "alf": ("neurofmx.ingest.formats.alf:read", "formats.alf@1"),
-    "wfdb": ("neurofmx.ingest.formats.wfdb:read", "formats.wfdb@1"),
-    "wav": ("neurofmx.ingest.formats.wav:read", "formats.wav@1"),
-    "otb": ("neurofmx.ingest.formats.otb:read", "formats.otb@1"),
+    "wfdb": ("neurofmx.ingest.formats.wfdb:read", "formats.wfdb@2"),
+    "wav": ("neurofmx.ingest.formats.wav:read", "formats.wav@2"),
+    "otb": ("neurofmx.ingest.formats.otb:read", "formats.otb@2"),
     "nitime_spikes": ("neurofmx.ingest.formats.nitime:read_spikes", "formats.nitime_spikes@1"),
     "nitime_fmri": ("neurofmx.ingest.formats.nitime:read_fmri", "formats.nitime_fmri@1"),
-    "simulated": ("neurofmx.ingest.simulate:read", "simulate@1"),
+    "torch_brain": ("neurofmx.ingest.formats.torch_brain:read", "formats.torch_brain@1"),
+    "video": ("neurofmx.ingest.formats.video:read", "formats.video@1"),
+    "simulated": ("neurofmx.ingest.simulate:read", "simulate@2"),
 }
 READERS: dict[str, str] = {name: path for name, (path, _) in _ROWS.items()}
 

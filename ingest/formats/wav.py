@@ -13,10 +13,11 @@ from neurofmx.errors import MalformedFile
 from neurofmx.ingest.formats import spans
 from neurofmx.ingest.formats.assemble import assemble
 from neurofmx.ingest.sessions import Session
+from neurofmx.scaled import Scaled
 from neurofmx.types import Channels, Intervals, RawFile, Recording, Samples, Stream
 
 # by the type that the samples are read as; 24 bits come as the upper ones of 32
-_FULL_SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31, "i8": 2.0**63, "f4": 1.0, "f8": 1.0}
+_FULL_SCALE = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31, "i8": 2.0**63}
 _HEARD = 1 << 22  # samples that are enough to judge a rate by
 
 
@@ -40,14 +41,15 @@ def read(root: Path, session: Session, files: tuple[RawFile, ...]) -> Recording:
         about |= _json(root / file.path, file.path)
     rate, notes = _rate(float(header_hz), about, raw)
     values = raw.reshape(len(raw), -1)
-    kind = f"{raw.dtype.kind}{raw.dtype.itemsize}"
-    exact = np.float32 if kind in ("u1", "i2", "f4") else np.float64
-    middle = 128 if kind == "u1" else 0
-    n = values.shape[1]
+    kind, n = f"{raw.dtype.kind}{raw.dtype.itemsize}", values.shape[1]
+    if raw.dtype.kind != "f":
+        exact = np.dtype(np.float32 if kind in ("u1", "i2") else np.float64)
+        step = 1.0 / _FULL_SCALE[kind]
+        values = Scaled(values, np.full(n, step), np.full(n, -128 * step if kind == "u1" else 0.0), exact)
     valid = spans.whole(len(values), rate)
     streams: dict[str, Stream] = {
         "sound": Samples(
-            values=((values.astype(exact) - middle) / _FULL_SCALE[kind]).astype(exact),
+            values=values,
             unit="a.u.",
             channels=Channels(ids=("sound",) if n == 1 else tuple(f"sound{i}" for i in range(n))),
             modality="sound",

@@ -14,6 +14,7 @@ from neurofmx.errors import MalformedFile
 from neurofmx.ingest.formats import biosignals, spans
 from neurofmx.ingest.formats.assemble import assemble
 from neurofmx.ingest.sessions import Session
+from neurofmx.scaled import Scaled
 from neurofmx.types import Channels, Events, Intervals, RawFile, Recording, Samples, Stream
 
 FLAT_S = 2.0  # a signal that keeps one value for so long is disconnected: the noise of a converter alone moves it
@@ -22,12 +23,45 @@ _RHYTHM = "+"  # the symbol of a rhythm change, which its note names
 
 
 @dataclass(frozen=True)
+class _Piece:
+    """The samples of one signal in one segment.
+
+    Args:
+        start: sample of the record at which it begins.
+        digital: (n,) integers as the file has them.
+        physical: (n,) float64 in the header's unit, NaN where the file's code says that it is unknown.
+        gain: digital steps a unit.
+        baseline: digital value of 0 units.
+    """
+
+    start: int
+    digital: np.ndarray
+    physical: np.ndarray
+    gain: float
+    baseline: float
+
+
+@dataclass(frozen=True)
 class _Wave:
-    """One signal: unit of the header, samples a frame, and values, NaN where no segment has them."""
+    """One signal: unit of the header, samples a frame, samples in all, and its pieces in order."""
 
     unit: str
     per_frame: int
-    values: np.ndarray
+    n: int
+    pieces: list[_Piece]
+
+    def values(self) -> np.ndarray:
+        """(n,) float64 in the header's unit, NaN where no segment has them."""
+        out = np.full(self.n, np.nan)
+        for piece in self.pieces:
+            out[piece.start : piece.start + len(piece.physical)] = piece.physical
+        return out
+
+    def is_exact(self) -> bool:
+        """Whether one gain and one baseline tell every sample, and none is unknown."""
+        laws = {(piece.gain, piece.baseline) for piece in self.pieces}
+        whole = sum(len(piece.digital) for piece in self.pieces) == self.n
+        return whole and len(laws) == 1 and all(np.isfinite(piece.physical).all() for piece in self.pieces)
 
 
 def read(root: Path, session: Session, files: tuple[RawFile, ...]) -> Recording:
@@ -54,7 +88,7 @@ def read(root: Path, session: Session, files: tuple[RawFile, ...]) -> Recording:
     try:
         # skewed signals are shifted to where the header says that they belong; segments are joined here, since
         # the package trips over gaps between them
-        signals: Any = wfdb.rdrecord(str(record), physical=True, smooth_frames=False, m2s=False)
+        signals: Any = wfdb.rdrecord(str(record), physical=False, smooth_frames=False, m2s=False)
         marks: dict[str, Any] = {one: wfdb.rdann(str(record), one) for one in annotators}
     except (ValueError, IndexError, TypeError, KeyError, OSError, AttributeError) as error:
         raise MalformedFile(
@@ -77,17 +111,18 @@ def read(root: Path, session: Session, files: tuple[RawFile, ...]) -> Recording:
 
 def _signals(record: Any, name: str, notes: list[str]) -> dict[str, Stream]:
     """Signals of one kind, rate and unit side by side in one stream."""
-    groups: dict[tuple[str, float, str], list[tuple[str, np.ndarray]]] = {}
+    groups: dict[tuple[str, float, str], list[tuple[str, float, _Wave]]] = {}
     for (label, _), wave in _joined(record, name, notes).items():
         kind = biosignals.kind_of(label)
         factor, unit = biosignals.scaled(kind, wave.unit)
-        groups.setdefault((kind, float(record.fs) * wave.per_frame, unit), []).append((label, wave.values * factor))
+        groups.setdefault((kind, float(record.fs) * wave.per_frame, unit), []).append((label, factor, wave))
     found: dict[str, Stream] = {}
     for stream, ((kind, rate, unit), members) in zip(biosignals.stream_names(list(groups)), groups.items()):
-        labels = [label for label, _ in members]
-        values = np.stack([values for _, values in members], axis=1).astype(np.float32)
+        labels = [label for label, _, _ in members]
+        values = _values([(factor, wave) for _, factor, wave in members])
+        physical = np.asarray(values)
         ids, positions = biosignals.scalp(labels) if kind == "eeg" else (biosignals.unique(labels), None)
-        alive = np.isfinite(values) & ~_flat(values, round(FLAT_S * rate))
+        alive = np.isfinite(physical) & ~_flat(physical, round(FLAT_S * rate))
         known = np.any(alive, axis=1)
         whole = spans.whole(len(values), rate)
         found[stream] = Samples(
@@ -106,6 +141,18 @@ def _signals(record: Any, name: str, notes: list[str]) -> dict[str, Stream]:
                     f"{stream} {channel}: {dead} of {len(values)} samples unknown, or of one value for {FLAT_S:g} s"
                 )
     return found
+
+
+def _values(waves: list[tuple[float, _Wave]]) -> Scaled | np.ndarray:
+    """(N, C) signals side by side: the integers of the file with their law, or float32 where some are unknown."""
+    if not all(wave.is_exact() for _, wave in waves):
+        return np.stack([wave.values() * factor for factor, wave in waves], axis=1).astype(np.float32)
+    digital = np.stack([np.concatenate([piece.digital for piece in wave.pieces]) for _, wave in waves], axis=1)
+    low, high = int(digital.min(initial=0)), int(digital.max(initial=0))
+    narrow = next(t for t in (np.int16, np.int32, np.int64) if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
+    laws = [(factor / wave.pieces[0].gain, wave.pieces[0].baseline) for factor, wave in waves]
+    scale = np.array([step for step, _ in laws])
+    return Scaled(digital.astype(narrow), scale, np.array([-step * baseline for step, baseline in laws]))
 
 
 def _joined(record: Any, name: str, notes: list[str]) -> dict[tuple[str, int], _Wave]:
@@ -130,19 +177,21 @@ def _place(
 ) -> None:
     """Puts the signals of one segment where they belong; all counts are in frames."""
     seen: Counter[str] = Counter()
-    for i, values in enumerate(segment.e_p_signal or ()):
+    known = segment.dac(expanded=True) if segment.e_d_signal else []
+    for i, (digital, values) in enumerate(zip(segment.e_d_signal or (), known)):
         label, unit = segment.sig_name[i] or f"signal{i}", segment.units[i] or ""
         per_frame = int(segment.samps_per_frame[i])
         key = (label, seen[label])
         seen[label] += 1
-        wave = found.setdefault(key, _Wave(unit, per_frame, np.full(total * per_frame, np.nan)))
+        wave = found.setdefault(key, _Wave(unit, per_frame, total * per_frame, []))
         if (unit, per_frame, len(values)) != (wave.unit, wave.per_frame, length * per_frame):
             raise MalformedFile(
                 f"{label} in {segment.record_name} of {name}",
                 got=f"{len(values)} samples in {unit}, {per_frame} a frame",
                 expected=f"{length * wave.per_frame} in {wave.unit}, {wave.per_frame} a frame",
             )
-        wave.values[start * per_frame : (start + length) * per_frame] = values
+        law = float(segment.adc_gain[i]), float(segment.baseline[i])
+        wave.pieces.append(_Piece(start * per_frame, digital, values, *law))
         if segment.skew and segment.skew[i]:
             notes.append(f"{label}: moved {segment.skew[i]} frames earlier, the header's skew; its end is unknown")
 

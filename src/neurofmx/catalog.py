@@ -1,19 +1,20 @@
-"""The catalog: Parquet parts that are replaced atomically, and DuckDB views over them.
+"""The catalog: DuckDB views over Parquet parts, and what a summary of a lake says.
 
-A part holds the rows of one key (one recording, one run, one task), so a new recording costs one part a
-table, and any number of readers may query while a run writes.
+Writing and reading without DuckDB are in `parts`; the tables themselves are rows of `tables`. A query makes
+views of the tables that it names, so its cost is theirs alone.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import uuid
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from neurofmx.errors import ConfigError
+from neurofmx import parts
+from neurofmx.errors import ConfigError, LakeCorrupt
+from neurofmx.parts import drop, part_path, put, put_table, rows
+from neurofmx.tables import TABLES, schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,200 +22,202 @@ if TYPE_CHECKING:
 
     from neurofmx.lake import Lake
 
-# table -> column -> Arrow type; the data dictionary that `neurofmx catalog` prints
-TABLES: dict[str, dict[str, str]] = {
-    "datasets": {
-        "dataset_id": "string", "archive": "string", "dataset": "string", "version": "string", "address": "string",
-        "licence": "string", "citation": "string", "n_listed": "int64", "listed_at": "string",
-    },
-    "subjects": {
-        "subject_key": "string", "archive": "string", "dataset": "string", "subject_id": "string",
-        "species": "string", "sex": "string", "age": "string",
-    },
-    "recordings": {
-        "recording_id": "string", "archive": "string", "dataset": "string", "version": "string", "name": "string",
-        "subject_id": "string", "species": "string", "session": "string", "task": "string", "start_s": "double",
-        "stop_s": "double", "duration_s": "double", "modalities": "list<string>", "n_streams": "int64",
-        "n_channels": "int64", "licence": "string", "redistribute": "bool", "citation": "string", "reader": "string",
-        "notes": "list<string>", "raw_sha256": "list<string>", "source_url": "list<string>",
-        "clock_error_s": "double", "digest": "string", "path": "string", "bytes": "int64", "code_version": "string",
-        "ingested_at": "string",
-    },
-    "streams": {
-        "recording_id": "string", "stream": "string", "kind": "string", "modality": "string", "unit": "string",
-        "rate_hz": "double", "n": "int64", "n_channels": "int64", "first_s": "double", "last_s": "double",
-        "valid_s": "double", "digest": "string",
-    },
-    "channels": {
-        "recording_id": "string", "stream": "string", "row": "int64", "channel": "string", "region": "string",
-        "x_um": "double", "y_um": "double", "z_um": "double",
-    },
-    "intervals": {
-        "recording_id": "string", "stream": "string", "row": "int64", "start_s": "double", "stop_s": "double",
-        "columns": "string",
-    },
-    "tokens": {
-        "recording_id": "string", "spec": "string", "spec_digest": "string", "stream": "string", "modality": "string",
-        "bin_s": "double", "n_bins": "int64", "n_channels": "int64", "n_fields": "int64", "digest": "string",
-        "path": "string",
-    },
-    "checks": {
-        "recording_id": "string", "stage": "string", "check_name": "string", "passed": "bool", "severity": "string",
-        "evidence": "string", "checked_at": "string",
-    },
-    "quarantine": {
-        "recording_id": "string", "reasons": "list<string>", "source_url": "list<string>",
-        "raw_sha256": "list<string>", "released": "bool", "quarantined_at": "string",
-    },
-    "splits": {
-        "split_id": "string", "task": "string", "recording_id": "string", "subject_id": "string",
-        "group_name": "string", "unit": "string", "fold": "int64", "start_s": "double", "stop_s": "double",
-    },
-    "runs": {
-        "run_id": "string", "recipe": "string", "recipe_digest": "string", "recipe_json": "string", "fold": "int64",
-        "seed": "int64", "snapshot": "string", "tasks": "list<string>", "recordings": "list<string>",
-        "path": "string", "steps": "int64", "parameters": "int64", "best_valid": "double", "seconds": "double",
-        "history": "string", "code_version": "string", "started_at": "string",
-    },
-    "scores": {
-        "score_id": "string", "task": "string", "predictor": "string", "metric": "string", "value": "double",
-        "ci_low": "double", "ci_high": "double", "n": "int64", "n_units": "int64", "unit": "string",
-        "split": "string", "recordings": "list<string>", "checkpoint": "string", "snapshot": "string",
-        "seed": "int64", "baseline": "string", "delta": "double", "delta_low": "double", "delta_high": "double",
-        "verdict": "string", "recipe": "string", "details": "string", "code_version": "string",
-        "scored_at": "string",
-    },
-    "transfer": {
-        "cell_id": "string", "matrix": "string", "source": "string", "target": "string", "metric": "string",
-        "value": "double", "scratch": "double", "random_init": "double", "gain": "double", "gain_low": "double",
-        "gain_high": "double", "n": "int64", "n_units": "int64", "simulated": "bool", "differs": "string",
-        "seed": "int64", "snapshot": "string", "checkpoint": "string", "details": "string",
-    },
-    "findings": {
-        "finding_id": "string", "task": "string", "analysis": "string", "family": "string", "subject": "string",
-        "headline": "string", "value": "double", "null": "list<double>", "p": "double", "q": "double",
-        "ci_low": "double", "ci_high": "double", "status": "string", "reason": "string", "scalars": "string",
-        "arrays": "string", "caveats": "list<string>", "provenance": "string", "found_at": "string",
-    },
-    "lineage": {
-        "child": "string", "child_kind": "string", "parent": "string", "parent_kind": "string", "detail": "string",
-    },
-}  # fmt: skip
+__all__ = [
+    "TABLES", "Reader", "Summary", "connect", "drop", "part_path", "put", "put_table", "query", "rows", "schema",
+    "summary", "tables_in",
+]  # fmt: skip
 
 
-def schema(table: str) -> pa.Schema:
-    """The Arrow schema of a table.
-
-    Raises:
-        ConfigError: there is no such table.
-    """
-    import pyarrow as pa
-
-    if table not in TABLES:
-        raise ConfigError("catalog table", got=table, expected=f"one of {', '.join(TABLES)}")
-    types = {
-        "string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_(),
-        "list<string>": pa.list_(pa.string()), "list<double>": pa.list_(pa.float64()),
-    }  # fmt: skip
-    return pa.schema([(name, types[kind]) for name, kind in TABLES[table].items()])
+def tables_in(sql: str) -> list[str]:
+    """The tables whose names occur in a query, as words; all tables where none does (``show tables``)."""
+    words = {word.lower() for word in re.findall(r"\w+", sql)}
+    return [table for table in TABLES if table in words] or list(TABLES)
 
 
-def put(lake: Lake, table: str, key: str, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Writes the rows of one key, replacing all that the key had; readers see the old or the new, never a part.
+class Reader:
+    """One DuckDB connection kept over many queries; a view is made again only when its table has changed.
+
+    For one thread at a time; it holds no lock on the lake.
 
     Args:
         lake: the lake.
-        table: a name in `TABLES`.
-        key: what the rows belong to (a recording, run or task id); becomes the file's name.
-        rows: mappings column -> value; a column left out is null.
-
-    Raises:
-        ConfigError: a row has a column that the table lacks.
+        snapshot: name or digest of a snapshot whose catalog is read; the present one when empty.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    fields, listed = schema(table), list(rows)
-    for row in listed:
-        for name in row:
-            if name not in fields.names:
-                near = difflib.get_close_matches(name, fields.names, n=1)
-                raise ConfigError(
-                    f"column {name!r} of catalog table {table}",
-                    expected=f"one of {', '.join(fields.names)}",
-                    fix=f"Did you mean {near[0]!r}?" if near else "",
-                )
-    target = part_path(lake, table, key)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in listed], schema=fields), partial, compression="zstd")
-    os.replace(partial, target)
-    return target
+    def __init__(self, lake: Lake, snapshot: str = "") -> None:
+        import duckdb
 
+        self._lake, self._frozen = lake, _frozen(lake, snapshot)
+        self._con = duckdb.connect(":memory:")
+        self._con.execute("set parquet_metadata_cache = true")
+        self._seen: dict[str, tuple[Any, ...]] = {}
+        self._views: dict[str, str] = {}
+        self._caches: dict[str, parts.Cache] = {}
 
-def drop(lake: Lake, table: str, key: str) -> None:
-    """Empties the part of a key (an empty part stays, so that a reader that has listed it still finds it)."""
-    if part_path(lake, table, key).exists():
-        put(lake, table, key, [])
+    def __enter__(self) -> Reader:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._con.close()
 
-def part_path(lake: Lake, table: str, key: str) -> Path:
-    """The Parquet file that holds the rows of one key."""
-    from neurofmx.provenance import digest_of
-    from neurofmx.types import sanitise
+    def refresh(self, tables: Iterable[str]) -> duckdb.DuckDBPyConnection:
+        """Brings the views of these tables up to date; returns the connection that has them."""
+        for table in tables:
+            frozen = None if self._frozen is None else self._frozen.get(table, ())
+            now = parts.state(self._lake, table, frozen, self._caches.setdefault(table, {}))
+            if self._seen.get(table) != now.stamp:
+                body = _view(self._con, table, now)
+                if self._views.get(table) != body:
+                    self._con.execute(f'create or replace view "{table}" as {body}')
+                self._seen[table], self._views[table] = now.stamp, body
+        return self._con
 
-    readable = sanitise(key)
-    name = readable if readable == key else f"{readable[:120]}-{digest_of(key)[:8]}"
-    return lake.root / "catalog" / table / f"{name}.parquet"
+    def query(self, sql: str) -> pa.Table:
+        """Runs SQL over the views of the tables that it names.
 
+        Raises:
+            ConfigError: DuckDB refuses the query; its own message is kept.
+            LakeCorrupt: a file of the catalog is gone or damaged.
+        """
+        import duckdb
 
-def rows(lake: Lake, table: str, key: str | None = None) -> list[dict[str, Any]]:
-    """All rows of a table, or of one key, by pyarrow alone (no DuckDB needed)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    fields = schema(table)
-    folder = lake.root / "catalog" / table
-    parts = sorted(folder.glob("*.parquet")) if key is None else [part_path(lake, table, key)]
-    # a part written before a column was added lacks it: null is what is known about it
-    read = [pq.ParquetFile(part).read() for part in parts if part.exists()]
-    tables = [pa.concat_tables([t, fields.empty_table()], promote_options="default").select(fields.names) for t in read]
-    return pa.concat_tables(tables).to_pylist() if tables else []
+        gone = ""
+        for _ in range(parts.ATTEMPTS):
+            con = self.refresh(tables_in(sql))
+            try:
+                return _answer(con, sql)
+            except duckdb.IOException as error:  # a merge, or a collection, took a base away meanwhile
+                gone = str(error).strip()
+                self._seen.clear()
+        raise LakeCorrupt("catalog", got=gone, expected="the files that it names", fix="Run: neurofmx lake verify")
 
 
-def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with one view per table; it holds no lock on the lake."""
-    import duckdb
-
-    con = duckdb.connect(":memory:")
-    for table in TABLES:
-        folder = lake.root / "catalog" / table
-        fields = schema(table)
-        con.register(f"_{table}_none", fields.empty_table())
-        source = f"select * from _{table}_none"
-        if next(folder.glob("*.parquet"), None) is not None:
-            glob = str(folder / "*.parquet").replace("'", "''")
-            source += f" union all by name select * from read_parquet('{glob}', union_by_name=true)"
-        con.execute(f'create view "{table}" as {source}')
-    return con
+def connect(lake: Lake, tables: Iterable[str] = tuple(TABLES), snapshot: str = "") -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with one view for each of these tables; it holds no lock on the lake."""
+    return Reader(lake, snapshot).refresh(tables)
 
 
-def query(lake: Lake, sql: str) -> pa.Table:
+def query(lake: Lake, sql: str, snapshot: str = "") -> pa.Table:
     """Runs SQL over the catalog's views.
+
+    Args:
+        lake: the lake.
+        sql: a select, over the tables of `TABLES`.
+        snapshot: name or digest of a snapshot: the catalog as it was then.
 
     Raises:
         ConfigError: DuckDB refuses the query; its own message is kept.
+        NotThere: there is no such snapshot.
     """
+    with Reader(lake, snapshot) as reader:
+        return reader.query(sql)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a lake holds.
+
+    Args:
+        datasets: a mapping for each version of a dataset: archive, dataset, version, listed, recordings, subjects,
+            hours, bytes, modalities, licences, refused.
+        snapshot: the row of the latest snapshot, None where none was taken.
+        tables: table -> number of rows.
+    """
+
+    datasets: tuple[dict[str, Any], ...]
+    snapshot: dict[str, Any] | None
+    tables: dict[str, int]
+
+
+def summary(lake: Lake) -> Summary:
+    """What a lake holds: its datasets, its latest snapshot, the rows of its tables."""
+    with Reader(lake) as reader:
+        latest = reader.query("select * from snapshots order by taken_at desc, snapshot limit 1").to_pylist()
+        return Summary(
+            datasets=tuple(reader.query(_DATASETS).to_pylist()),
+            snapshot=latest[0] if latest else None,
+            tables={table: parts.count(lake, table) for table in TABLES},
+        )
+
+
+_DATASETS = r"""
+with held as (
+    select archive, dataset, version, count(*) as recordings, count(distinct subject_id) as subjects,
+        sum(duration_s) / 3600 as hours, sum(bytes)::bigint as bytes,
+        list_sort(list_distinct(flatten(list(modalities)))) as modalities,
+        list_sort(list(distinct licence) filter (where licence <> '')) as licences
+    from recordings group by all
+), parted as (
+    select regexp_extract(recording_id, '^([^:]*):([^@]*)@([^/]*)/', ['archive', 'dataset', 'version']) as id
+    from quarantine where not released
+), outside as (
+    select id.archive as archive, id.dataset as dataset, id.version as version, count(*) as refused
+    from parted group by all
+), listed as (
+    select archive, dataset, version, max(n_listed) as listed from datasets group by all
+)
+select archive, dataset, version, listed, coalesce(recordings, 0) as recordings, coalesce(subjects, 0) as subjects,
+    coalesce(hours, 0) as hours, coalesce(bytes, 0) as bytes, coalesce(modalities, []) as modalities,
+    coalesce(licences, []) as licences, coalesce(refused, 0) as refused
+from held full join outside using (archive, dataset, version) full join listed using (archive, dataset, version)
+order by archive, dataset, version
+"""
+
+
+def _answer(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     import duckdb
 
-    with connect(lake) as con:
-        try:
-            kinds = {statement.type for statement in con.extract_statements(sql)}
-            if not kinds <= {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI}:
-                raise ConfigError("SQL query", got=sql, expected="a select: the catalog is read only here")
-            answer = con.sql(sql)
-        except duckdb.Error as error:
-            raise ConfigError("SQL query", got=str(error).strip(), fix=f"Tables: {', '.join(TABLES)}.") from error
+    try:
+        kinds = {statement.type for statement in con.extract_statements(sql)}
+        if not kinds <= {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI}:
+            raise ConfigError("SQL query", got=sql, expected="a select: the catalog is read only here")
+        answer = con.sql(sql)
         if answer is None:
             raise ConfigError("SQL query", got=sql, expected="a select")
         return answer.to_arrow_table()
+    except duckdb.IOException:
+        raise
+    except duckdb.Error as error:
+        raise ConfigError("SQL query", got=str(error).strip(), fix=f"Tables: {', '.join(TABLES)}.") from error
+
+
+def _view(con: duckdb.DuckDBPyConnection, table: str, now: parts.State) -> str:
+    """The view of a table: bases where they lie, less the rows that are hidden, and loose parts from memory.
+
+    The oldest base comes first: DuckDB plans a join by the statistics of a union's first member.
+    """
+    import pyarrow as pa
+
+    sources = []
+    for number, (base, hidden) in enumerate(now.bases):
+        wanted = ", ".join(
+            f'"{c.name}"' if c.name in base.columns else f'null::{_TYPES[c.type]} as "{c.name}"'
+            for c in TABLES[table].columns
+        )
+        path, without = str(base.path).replace("'", "''"), base.rows_of(hidden)
+        if len(without):
+            con.register(f"_{table}_{number}", pa.table({"row": without}))
+            sources.append(
+                f"select {wanted} from read_parquet('{path}', file_row_number = true) "
+                f'where file_row_number not in (select row from "_{table}_{number}")'
+            )
+        else:
+            sources.append(f"select {wanted} from read_parquet('{path}')")
+    con.register(f"_{table}", now.loose)
+    sources.append(f'select * from "_{table}"')
+    return " union all ".join(sources)
+
+
+_TYPES = {
+    "string": "varchar", "int64": "bigint", "double": "double", "bool": "boolean", "list<string>": "varchar[]",
+    "list<int64>": "bigint[]", "list<double>": "double[]",
+}  # fmt: skip
+
+
+def _frozen(lake: Lake, snapshot: str) -> Mapping[str, Sequence[str]] | None:
+    """Table -> base names of a snapshot, None for the present."""
+    if not snapshot:
+        return None
+    from neurofmx import snapshots
+
+    return snapshots.find(lake, snapshot).catalog

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from neurofmx import cli_archives, cli_lake, cli_model
+from neurofmx import cli_archives, cli_lake, cli_model, cli_moves, cli_pack
 from neurofmx.errors import ConfigError, NeurofmxError
 
 COMMANDS = {
@@ -31,8 +31,19 @@ COMMANDS = {
 }
 GROUPS = {
     "lake": (
-        "The lake itself: verify every digest, freeze a snapshot.",
-        {"verify": cli_lake.verify, "snapshot": cli_lake.snapshot},
+        "The lake itself: its digests, snapshots, and what goes out of it and in.",
+        {
+            "verify": cli_lake.verify,
+            "snapshot": cli_lake.snapshot,
+            "snapshots": cli_lake.snapshots_,
+            "diff": cli_lake.diff,
+            "gc": cli_lake.gc,
+            "pack": cli_pack.pack,
+            "convert": cli_pack.convert,
+            "export": cli_moves.export,
+            "import": cli_moves.import_,
+            "restore": cli_moves.restore,
+        },
     ),
     "mirror": ("Serve a folder laid out as the archives.", {"serve": cli_archives.serve_mirror}),
 }

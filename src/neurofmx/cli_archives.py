@@ -80,11 +80,10 @@ def fetch(recording: str, lake: LakeOption = None) -> None:
 
     Example: neurofmx fetch sample:openhdemg@0.1.2/otb_testfile
     """
-    from neurofmx.ingest.fetch import fetch_session
-    from neurofmx.ingest.ingest import find_session
+    from neurofmx.ingest.ingest import fetch_step, find_session
 
     opened = Lake.open(lake)
-    for file in fetch_session(find_session(opened, recording), opened):
+    for file in fetch_step(find_session(opened, recording), opened):
         print(f"{file.sha256}  {file.size:>12,}  {file.path}")
 
 

@@ -73,3 +73,11 @@ class Leakage(NeurofmxError):
 
 class LakeCorrupt(NeurofmxError):
     """A published group whose bytes are not what was published."""
+
+
+class Conflict(NeurofmxError):
+    """Two writers of one thing: the other was first, and its version stays."""
+
+
+class Newer(NeurofmxError):
+    """Something that a newer version of this code wrote."""

@@ -1,37 +1,25 @@
-"""The lake: raw bytes by digest, one immutable Zarr group a recording, tokens by spec, snapshots.
-
-Publishing writes under a temporary name, renames, then replaces the catalog part that points at the
-group; a writer killed anywhere leaves the last version whole.
-"""
+"""The lake: raw bytes by digest, one immutable Zarr group a recording, tokens by spec, snapshots."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from neurofmx import catalog, groups, shards
-from neurofmx.errors import LakeCorrupt, Mismatch, NoSpace, NotThere
-from neurofmx.provenance import canonical_json, code_version, digest_file, digest_of
+from neurofmx import catalog, files, groups, pins, publish, remote, remote_head, shards, snapshots
+from neurofmx.errors import Mismatch, NotThere
+from neurofmx.provenance import digest_file
+from neurofmx.provenance import now as now  # also found here
+from neurofmx.remote import Remote
 from neurofmx.types import Check, RawFile, Recording, RecordingId, TokenGrid, TokenSpec
 
 FOLDERS = ("raw", "recordings", "tokens", "catalog", "manifests/snapshots", "runs", "tmp")
-
-
-def now() -> str:
-    """The present time in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -39,25 +27,53 @@ class Lake:
     """A folder that holds everything the pipeline knows.
 
     Args:
-        root: the folder; made by `Lake.open`.
+        root: the folder; made by `Lake.open`. For a lake on S3 the working copy on this machine.
+        remote: where the lake is, if not in ``root``.
     """
 
     root: Path
+    remote: Remote | None = None
 
     @classmethod
-    def open(cls, path: str | Path | None = None) -> Lake:
-        """Opens, or makes, the lake at ``path``, else at ``$NEUROFMX_LAKE``, else at ``./lake``."""
-        root = Path(path or os.environ.get("NEUROFMX_LAKE") or "lake").expanduser().resolve()
+    def open(cls, path: str | Path | Remote | None = None) -> Lake:
+        """Opens, or makes, the lake at ``path``, else at ``$NEUROFMX_LAKE``, else at ``./lake``.
+
+        Args:
+            path: a folder, an address such as ``s3://bucket/prefix``, or what `remote.open_remote` gave.
+
+        Raises:
+            NotThere: there is no such bucket.
+            Denied: these credentials may not read it.
+            Transient: its server does not answer.
+        """
+        place = path or os.environ.get("NEUROFMX_LAKE") or "lake"
+        if isinstance(place, Remote):
+            root, far = place.root, place
+        elif remote.is_address(place):
+            far = remote.open_remote(place)
+            root = far.root
+        else:
+            root, far = Path(place).expanduser().resolve(), None
+        far = far or remote.of_folder(root)
         for folder in FOLDERS:
             (root / folder).mkdir(parents=True, exist_ok=True)
-        return cls(root)
+        lake = cls(root, far)
+        with remote_head.current(lake):  # says at once where there is no such bucket
+            return lake
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Serialises writers of this lake across processes; readers need none."""
-        with (self.root / ".lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with files.locked(self.root / ".lock"):
             yield
+
+    def pointing(self) -> contextlib.AbstractContextManager[None]:
+        """Held while what the catalog or a snapshot points at changes, or is collected; see `publish.pointing`."""
+        return publish.pointing(self)
+
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """While this is held, no collection takes away what the catalog named since; see `pins.held`."""
+        return pins.held(self)
 
     # raw bytes
 
@@ -78,27 +94,48 @@ class Lake:
         Raises:
             Mismatch: the bytes have another digest; the file is left where it is.
             NoSpace: the disk is full.
+            Denied: the lake may not be written here.
         """
         found = digest_file(path)
         if sha256 is not None and found != sha256.lower():
             raise Mismatch(f"sha256 of {path.name}", got=found, expected=sha256, fix="Fetch it again.")
         target = self.raw_path(found)
-        if target.exists():
-            path.unlink()
-            return found
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{found[:8]}-{uuid.uuid4().hex}")
-        with _full_disk(target):
-            shutil.move(path, partial)
-            os.replace(partial, target)
+        with files.clear_faults(target):
+            if target.exists():
+                os.utime(target)  # a collection goes by age: these bytes are wanted again
+                path.unlink()
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                partial = target.with_name(f".{found[:8]}-{uuid.uuid4().hex}")
+                shutil.move(path, partial)
+                os.utime(partial)
+                os.replace(partial, target)
+        self.keep(target)
         return found
+
+    def keep(self, path: Path) -> None:
+        """Makes a file, or folder, that was written below the root part of the lake where that is elsewhere."""
+        if self.remote is not None:
+            self.remote.send(path)
+
+    def at(self, relative: str | Path) -> Path:
+        """Where a file or folder of the lake is on this machine, fetched if it was not.
+
+        Raises:
+            NotThere: it is not in the lake; one on a disk is not asked.
+        """
+        path = self.root / relative
+        if self.remote is not None and not path.exists():
+            self.remote.bring(path)
+        return path
 
     @contextlib.contextmanager
     def raw_view(self, files: Iterable[RawFile]) -> Iterator[Path]:
         """A folder in which raw files have their own names again, for readers that look at siblings."""
-        with tempfile.TemporaryDirectory(dir=self.root / "tmp", prefix="view-") as name:
+        with self.reading(), tempfile.TemporaryDirectory(dir=self.root / "tmp", prefix="view-") as name:
             for file in files:
-                source, link = self.raw_path(file.sha256), Path(name) / file.path
+                source = remote.at_hand(self.raw_path(file.sha256), file.sha256)
+                link = Path(name) / file.path
                 if not source.exists():
                     raise NotThere(f"raw file {file.path}", got=file.sha256, fix="Fetch the recording again.")
                 link.parent.mkdir(parents=True, exist_ok=True)
@@ -108,54 +145,8 @@ class Lake:
     # recordings
 
     def publish_recording(self, recording: Recording, checks: Iterable[Check] = ()) -> str:
-        """Writes a recording as an immutable group and points the catalog at it.
-
-        Args:
-            recording: what to keep; times and values are stored exactly as they are.
-            checks: judgements to keep beside it.
-
-        Returns:
-            The logical digest (of decoded values, types and metadata): identity and data version.
-
-        Raises:
-            NoSpace: the disk is full; nothing is changed.
-        """
-        arrays, attributes, streams = groups.pack_recording(recording)
-        digest = digest_of({"attributes": attributes, "streams": streams})
-        rid = recording.id
-        relative = Path("recordings") / rid.archive / f"{rid.dataset}@{rid.version}" / f"{rid.name}-{digest[:16]}.zarr"
-        self._publish(relative, arrays, {"neurofmx": attributes, "digest": digest})
-        key, at = str(rid), now()
-        catalog.put(self, "streams", key, groups.stream_rows(recording, streams))
-        catalog.put(self, "channels", key, groups.channel_rows(recording))
-        catalog.put(self, "intervals", key, groups.interval_rows(recording))
-        catalog.put(
-            self,
-            "checks",
-            key,
-            [
-                {"recording_id": key, "stage": "ingest", "check_name": c.name, "passed": c.passed,
-                 "severity": c.severity, "evidence": c.evidence, "checked_at": at}
-                for c in checks
-            ],
-        )  # fmt: skip
-        catalog.put(
-            self,
-            "lineage",
-            key,
-            [
-                {"child": key, "child_kind": "recording", "parent": f.sha256, "parent_kind": "raw",
-                 "detail": canonical_json(f)}
-                for f in recording.provenance.files
-            ],
-        )  # fmt: skip
-        subject = groups.subject_rows(recording)
-        catalog.put(self, "subjects", subject[0]["subject_key"], subject)
-        row = groups.recording_row(recording)
-        row |= {"digest": digest, "path": str(relative), "bytes": sum(a.nbytes for a in arrays.values()),
-                "code_version": code_version(), "ingested_at": at}  # fmt: skip
-        catalog.put(self, "recordings", key, [row])  # last: this is what makes the new version visible
-        return digest
+        """Stores a recording as an immutable group and points the catalog at it; see `publish.recording`."""
+        return publish.recording(self, recording, checks)
 
     def _row(self, rid: RecordingId | str) -> dict[str, Any]:
         found = catalog.rows(self, "recordings", str(rid))
@@ -185,25 +176,13 @@ class Lake:
             NotThere: the lake has no such recording.
             LakeCorrupt: its group is damaged.
         """
-        return groups.open_recording(self.root / self._row(rid)["path"])
+        return groups.open_recording(self.root / self._row(rid)["path"], self.root / "raw")
 
     # tokens
 
     def publish_tokens(self, rid: RecordingId | str, spec: TokenSpec, grid: TokenGrid, *, stream: str = "") -> str:
-        """Stores one recording's tokens under the spec's digest; returns their logical digest."""
-        rid = RecordingId.parse(str(rid))
-        arrays, attributes = groups.pack_grid(grid)
-        parent = self.recording_digest(rid)
-        digest = digest_of({"attributes": attributes, "arrays": arrays, "recording": parent})
-        relative = Path("tokens", spec.digest(), rid.archive, f"{rid.dataset}@{rid.version}")
-        relative /= f"{rid.name}-{digest[:16]}.zarr"
-        self._publish(relative, arrays, {"neurofmx": attributes, "digest": digest, "recording": parent})
-        t, c, p = grid.values.shape
-        row = {"recording_id": str(rid), "spec": spec.name, "spec_digest": spec.digest(), "stream": stream,
-               "modality": spec.modality, "bin_s": grid.dt_s, "n_bins": t, "n_channels": c, "n_fields": p,
-               "digest": digest, "path": str(relative)}  # fmt: skip
-        catalog.put(self, "tokens", f"{rid}|{spec.name}|{spec.digest()}|{stream}", [row])
-        return digest
+        """Stores one recording's tokens under the spec's digest; see `publish.tokens`."""
+        return publish.tokens(self, rid, spec, grid, stream=stream)
 
     def _token_rows(self, rid: RecordingId | str, spec: TokenSpec, stream: str) -> list[dict[str, Any]]:
         return catalog.rows(self, "tokens", f"{rid}|{spec.name}|{spec.digest()}|{stream}")
@@ -228,81 +207,12 @@ class Lake:
 
     # versions
 
-    def snapshot(self) -> str:
-        """Freezes what the catalog points at now as a manifest of digests; returns the manifest's digest."""
-        recordings = catalog.rows(self, "recordings")
-        manifest = {
-            "recordings": {
-                r["recording_id"]: {"digest": r["digest"], "path": r["path"], "raw_sha256": r["raw_sha256"]}
-                for r in recordings
-            },
-            "tokens": {
-                f"{r['recording_id']}|{r['spec']}|{r['stream']}": {"digest": r["digest"], "path": r["path"]}
-                for r in catalog.rows(self, "tokens")
-            },
-        }
-        digest = digest_of(manifest)
-        self._write_json(self.root / "manifests" / "snapshots" / f"{digest}.json", manifest)
-        return digest
+    def snapshot(self, name: str = "") -> str:
+        """Freezes what the catalog points at now; returns the digest of what it names. See `snapshots.take`."""
+        return snapshots.take(self, name)
 
     def verify(self) -> list[Check]:
-        """Reads every published recording and token group and every raw file again, and compares digests."""
-        checks = []
-        for row in catalog.rows(self, "recordings"):
-            checks.append(_verified(f"recording {row['recording_id']}", row["digest"], self.root / row["path"]))
-            for sha in row["raw_sha256"] or []:
-                path = self.raw_path(sha)
-                found = digest_file(path) if path.exists() else "no file"
-                checks.append(Check(name=f"raw {sha[:12]}", passed=found == sha, severity="block",
-                                    evidence=f"sha256 is {found}, catalog says {sha}"))  # fmt: skip
-        for row in catalog.rows(self, "tokens"):
-            checks.append(_verified(f"tokens {row['spec']} of {row['recording_id']}", row["digest"],
-                                    self.root / row["path"]))  # fmt: skip
-        return checks
+        """Compares all that is stored with its digests; see `verify.verify`."""
+        from neurofmx import verify
 
-    def _publish(self, relative: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> None:
-        target = self.root / relative
-        if target.exists():  # content-addressed: the same digest is the same bytes
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.root / "tmp" / f"group-{uuid.uuid4().hex}"
-        with _full_disk(target):
-            try:
-                shards.write_group(partial, arrays, attributes)
-                os.rename(partial, target)
-            except OSError:
-                shutil.rmtree(partial, ignore_errors=True)
-                if not target.exists():  # another writer may have published the same digest first
-                    raise
-
-    def _write_json(self, path: Path, value: Any) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        with _full_disk(path):
-            partial.write_text(json.dumps(json.loads(canonical_json(value)), indent=1, sort_keys=True))
-            os.replace(partial, path)
-
-
-def _verified(name: str, digest: str, path: Path) -> Check:
-    try:
-        found = groups.logical_digest(path)
-    except LakeCorrupt as error:
-        found = str(error)
-    return Check(name=name, passed=found == digest, severity="block",
-                 evidence=f"digest is {found}, catalog says {digest}")  # fmt: skip
-
-
-@contextlib.contextmanager
-def _full_disk(target: Path) -> Iterator[None]:
-    import errno
-
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(target.parent).free
-            raise NoSpace(
-                f"disk of {target.parent}", got=f"{free} bytes free", expected="room for the new group",
-                fix="Free some space and run again; nothing in the lake was changed.",
-            ) from error  # fmt: skip
-        raise
+        return verify.verify(self)

@@ -18,12 +18,15 @@ from neurofmx.config import override
 from neurofmx.errors import ConfigError, NeurofmxError, NotThere
 from neurofmx.lake import Lake
 from neurofmx.provenance import plain
+from neurofmx.twins import components, links
 from neurofmx.types import Finding, RecordingId, Score
 
 if TYPE_CHECKING:
     from neurofmx.evaluate.tasks import TaskSpec
     from neurofmx.ingest.ingest import IngestReport
+    from neurofmx.ingest.restore import Restored
     from neurofmx.ingest.sessions import Session
+    from neurofmx.snapshots import Manifest
     from neurofmx.tokenize.windows import TaskData
     from neurofmx.train.checkpoints import Trained
     from neurofmx.train.recipes import Recipe
@@ -127,6 +130,15 @@ def tokens_all(lake: Lake, on: OnProgress = quiet) -> int:
     return made
 
 
+def restore_snapshot(
+    target: Lake, manifest: Path | Manifest, *, origin: Lake | None = None, addresses: Mapping[str, str] | None = None
+) -> Iterator[Restored]:
+    """Rebuilds the recordings and tokens that a snapshot names in an empty lake, as `ingest.restore.restore`."""
+    from neurofmx.ingest.restore import restore
+
+    return restore(target, manifest, origin=origin, addresses=addresses, tokens=tokens_of)
+
+
 # models
 
 
@@ -170,14 +182,17 @@ def splits_all(lake: Lake) -> int:
     return len(tasks)
 
 
-def training_sets(data: Mapping[str, TaskData]) -> list[dict[str, TaskData]]:
+def training_sets(
+    data: Mapping[str, TaskData], twins: Mapping[str, tuple[str, ...]] | None = None
+) -> list[dict[str, TaskData]]:
     """Groups tasks that one network may learn together: no window tested in a fold lies in another's training.
 
-    Tasks that share a recording go together only when their folds agree wherever their windows overlap in time.
+    Tasks that share a recording, or its content, go together only when their folds agree wherever their windows
+    overlap in time.
     """
     sets: list[dict[str, TaskData]] = []
     for name, task in data.items():
-        fits = (s for s in sets if all(_folds_agree(task, other) for other in s.values()))
+        fits = (s for s in sets if all(_folds_agree(task, other, twins or {}) for other in s.values()))
         home = next(fits, None)
         if home is None:
             sets.append({name: task})
@@ -186,10 +201,10 @@ def training_sets(data: Mapping[str, TaskData]) -> list[dict[str, TaskData]]:
     return sets
 
 
-def _folds_agree(a: TaskData, b: TaskData) -> bool:
+def _folds_agree(a: TaskData, b: TaskData, twins: Mapping[str, tuple[str, ...]]) -> bool:
     others = {r.recording: r for r in b.recordings}
-    for one in a.recordings:
-        other = others.get(one.recording)
+    alike = [(one, others.get(name)) for one in a.recordings for name in twins.get(one.recording, (one.recording,))]
+    for one, other in alike:
         if other is None:
             continue
         spans = []
@@ -230,7 +245,8 @@ def _trained_sets(
     for i, task in enumerate(tasks.values()):
         data[task.name] = task_data(task, lake)
         on("windows of tasks", i + 1, len(tasks))
-    sets = training_sets(data) if recipe.networks == "one" else [{task: windows} for task, windows in data.items()]
+    one = recipe.networks == "one"
+    sets = training_sets(data, components(links(lake))) if one else [{task: own} for task, own in data.items()]
     return recipe, snapshot, tasks, _trained(lake, recipe, sets, snapshot, on)
 
 
@@ -276,7 +292,7 @@ def train_all(lake: Lake, recipe: str, settings: Iterable[str] = (), *, on: OnPr
 def _loaded(lake: Lake, runs: Mapping[int, Mapping[str, Any]]) -> dict[int, Trained]:
     from neurofmx.train.checkpoints import load_trained
 
-    return {fold: load_trained(lake.root / run["path"]) for fold, run in runs.items()}
+    return {fold: load_trained(lake.at(run["path"])) for fold, run in runs.items()}
 
 
 def _each_task(

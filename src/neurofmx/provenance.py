@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import subprocess
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -63,6 +64,58 @@ def digest_array(array: Any) -> str:
     return h.hexdigest()
 
 
+class RowsDigest:
+    """sha256 of an array's type, shape and rows, fed in order; blind to how the array is stored.
+
+    The rows are digested in blocks, then the blocks' digests: a block holds about 64 MiB, by a rule that
+    looks at the row's size alone, so that blocks may be digested apart and, where a shard file holds just one
+    block uncompressed, its file digest is had from the same pass.
+
+    Args:
+        dtype: of the elements.
+        shape: rows first.
+    """
+
+    def __init__(self, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        self._whole = hashlib.sha256(f"rows|{np.dtype(dtype).newbyteorder('<').str}{tuple(shape)}".encode())
+        row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
+        piece = max(1, (256 << 10) // max(1, row_bytes))
+        self.block_rows = piece * max(1, (64 << 20) // max(1, piece * row_bytes))
+        self._block, self._rows = hashlib.sha256(), 0
+
+    def update(self, rows: np.ndarray) -> None:
+        """Adds rows: contiguous, little-endian."""
+        at = 0
+        while at < len(rows) and rows.size:
+            end = min(len(rows), at + self.block_rows - self._rows)
+            part = rows[at:end]
+            self._block.update(part.data)
+            self._rows, at = self._rows + end - at, end
+            if self._rows == self.block_rows:
+                self.add_block(self._block.digest())
+
+    def add_block(self, digest: bytes) -> None:
+        """Adds a whole block by the sha256 of its bytes."""
+        self._whole.update(digest)
+        self._block, self._rows = hashlib.sha256(), 0
+
+    def hexdigest(self) -> str:
+        """The digest, after the last row."""
+        if self._rows:
+            self.add_block(self._block.digest())
+        return self._whole.hexdigest()
+
+
+def digest_rows(array: Any) -> str:
+    """The `RowsDigest` of a whole array, read in pieces where it is lazy."""
+    shape, dtype = tuple(int(n) for n in array.shape), np.dtype(array.dtype).newbyteorder("<")
+    digest = RowsDigest(dtype, shape)
+    step = max(1, (8 << 20) // max(1, int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize))
+    for at in range(0, shape[0], step):
+        digest.update(np.ascontiguousarray(np.asarray(array[at : at + step]), dtype))
+    return digest.hexdigest()
+
+
 def digest_file(path: Path, block: int = 8 << 20) -> str:
     """sha256 of a file's bytes, in hex, read in blocks."""
     h = hashlib.sha256()
@@ -70,6 +123,11 @@ def digest_file(path: Path, block: int = 8 << 20) -> str:
         while chunk := handle.read(block):
             h.update(chunk)
     return h.hexdigest()
+
+
+def now() -> str:
+    """The present time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @lru_cache(maxsize=1)

@@ -1,8 +1,8 @@
-"""Zarr v3 groups: written through zarr-python, read directly by row ranges.
+"""Groups of sharded Zarr v3 arrays: written whole, read directly by row ranges.
 
-Every array is chunked along time only and stored uncompressed in shards, so a window of rows is one
-`pread` per shard it touches. Any Zarr v3 reader opens the same files. The direct reader exists because
-zarr-python's call costs some hundred times the read itself at one-second windows.
+A shard of codec ``none`` is byte-linear: row r of it lies at r times the bytes of a row, so a window of rows
+is one `preadv` into the caller's buffer. Any Zarr v3 reader opens the same files. The direct reader exists
+because zarr-python's call costs some hundred times the read itself at one-second windows.
 """
 
 from __future__ import annotations
@@ -10,68 +10,125 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from neurofmx import handles, remote
 from neurofmx.errors import LakeCorrupt
+from neurofmx.files import sync_folder
+from neurofmx.handles import OpenFile, OpenFiles
+from neurofmx.shard_writer import (
+    ABSENT,
+    CHUNK_BYTES,
+    SHARD_BYTES,
+    ArrayFiles,
+    Codec,
+    blosc,
+    write_array,
+    write_attributes,
+)
 
-CHUNK_BYTES = 256 << 10
-SHARD_BYTES = 64 << 20
-_MISSING = np.uint64(2**64 - 1)
+_preadv = os.preadv
 
 
-def write_group(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
-    """Writes arrays and JSON attributes as one Zarr v3 group at ``path``, which must not exist.
+def write_group(
+    path: Path,
+    arrays: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    codec: Codec = "none",
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+    shard_bytes: int = SHARD_BYTES,
+) -> list[ArrayFiles]:
+    """Writes arrays and JSON attributes as one Zarr v3 group at ``path``, synced to the disk.
 
     Args:
-        path: folder to create.
-        arrays: ``a/b`` names -> arrays of numbers or bools, time first.
+        path: folder to create; must not exist.
+        arrays: ``a/b`` names -> numbers or bools, rows first; lazy ones are read piece by piece.
         attributes: JSON attributes of the root group.
-    """
-    import zarr
-    from zarr.codecs import BytesCodec
+        codec: ``none`` for reading at the disk's rate, ``lz4`` for the smaller archive tier.
+        chunk_bytes: about how much an inner chunk holds.
+        shard_bytes: the most that a shard file holds.
 
-    root = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes=dict(attributes))
-    for name, array in arrays.items():
-        dense = np.ascontiguousarray(array)
-        rows = max(1, min(max(len(dense), 1), CHUNK_BYTES // max(1, dense[:1].nbytes or dense.itemsize)))
-        per_shard = max(1, min(-(-max(len(dense), 1) // rows), SHARD_BYTES // max(1, rows * (dense[:1].nbytes or 1))))
-        target = root.create_array(
-            name,
-            shape=dense.shape,
-            dtype=dense.dtype,
-            chunks=(rows, *dense.shape[1:]) if dense.ndim > 1 else (rows,),
-            shards=(rows * per_shard, *dense.shape[1:]) if dense.ndim > 1 else (rows * per_shard,),
-            serializer=BytesCodec(),
-            compressors=None,
-            # zarr drops all-fill chunks otherwise, and a silent second would not be in the file
-            config={"write_empty_chunks": True},
-        )
-        if dense.size:
-            target[...] = dense
-    for file in path.rglob("*"):
-        if file.is_file():
-            handle = os.open(file, os.O_RDONLY)
+    Returns:
+        What the index and a verifier need, an entry an array.
+
+    Raises:
+        MalformedFile: an array holds neither numbers nor bools.
+        OSError: the disk refused; what was written stays for the caller to remove.
+    """
+    written = write_arrays(path, arrays, codec, chunk_bytes=chunk_bytes, shard_bytes=shard_bytes)
+    finish_group(path, attributes)
+    return written
+
+
+def write_arrays(
+    path: Path,
+    arrays: Mapping[str, Any],
+    codec: Codec = "none",
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+    shard_bytes: int = SHARD_BYTES,
+) -> list[ArrayFiles]:
+    """The first half of `write_group`, for attributes that depend on the digests of what was written."""
+    path.mkdir(parents=True)
+    return [
+        write_array(path, name, array, codec=codec, chunk_bytes=chunk_bytes, shard_bytes=shard_bytes)
+        for name, array in arrays.items()
+    ]
+
+
+def finish_group(path: Path, attributes: Mapping[str, Any]) -> None:
+    """The second half of `write_group`: the root's attributes, then everything synced to the disk."""
+    write_attributes(path, attributes)
+    sync_group(path)
+
+
+def sync_group(path: Path) -> None:
+    """Syncs every file and folder of a group to the disk."""
+    # all files first, then one sync each: the first carries most of the others with it
+    for folder, _, names in os.walk(path, topdown=False):
+        for name in names:
+            handle = os.open(os.path.join(folder, name), os.O_RDONLY)
             try:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+        sync_folder(Path(folder))
 
 
-@dataclass(frozen=True)
+class Source(Protocol):
+    """Where the bytes of files that are not on this disk come from."""
+
+    def read_into(self, file: str, offset: int, out: memoryview) -> None:
+        """Fills ``out`` from a file (its path, as the array names it), from ``offset`` on."""
+        ...
+
+    def size(self, file: str) -> int:
+        """Bytes of a file."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
 class ShardedArray:
     """A Zarr v3 array read by rows without zarr: behaves as a read-only numpy array along axis 0.
 
+    Any number of threads may read one array. Shard files stay open, up to a bound over all arrays.
+
     Args:
-        path: the array's folder (holds ``zarr.json``).
+        path: the array's folder.
         shape: as stored.
         dtype: as stored.
         chunk_rows: rows of an inner chunk.
         shard_rows: rows of a shard.
+        codec: ``none`` or ``lz4``.
+        known: the table at the end of a shard need not be read: the lake's own writer wrote it.
+        files: the open files to use.
+        source: reads the files where they are not on this disk.
     """
 
     path: Path
@@ -79,23 +136,43 @@ class ShardedArray:
     dtype: np.dtype
     chunk_rows: int
     shard_rows: int
-    _index: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    codec: Codec = "none"
+    known: bool = False
+    files: OpenFiles = handles.ORDINARY
+    source: Source | None = None
 
     @property
     def ndim(self) -> int:
         """Number of axes."""
         return len(self.shape)
 
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Decoded bytes."""
+        return self.size * self.dtype.itemsize
+
     @cached_property
-    def _row_bytes(self) -> int:
+    def row_bytes(self) -> int:
+        """Decoded bytes of a row."""
         return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+
+    @cached_property
+    def shard_files(self) -> tuple[str, ...]:
+        """The paths of the shard files, in order."""
+        inner = "/0" * (self.ndim - 1)
+        return tuple(f"{self.path}/c/{i}{inner}" for i in range(-(-self.shape[0] // self.shard_rows)))
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         whole = self.read(0, len(self))
-        return whole if dtype is None else whole.astype(dtype)
+        return whole if dtype is None else whole.astype(dtype, copy=False)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         first, *rest = key if isinstance(key, tuple) else (key,)
@@ -117,59 +194,192 @@ class ShardedArray:
             IndexError: the range is outside the array.
             LakeCorrupt: a shard is missing or too short.
         """
-        if not 0 <= lo <= hi <= len(self):
-            raise IndexError(f"rows [{lo}, {hi}) of {len(self)} in {self.path.name}")
-        out = np.empty((hi - lo, *self.shape[1:]), self.dtype)
-        if out.nbytes == 0:
-            return out
-        flat = out.reshape(-1).view(np.uint8)
-        row = lo
-        while row < hi:
-            shard = row // self.shard_rows
-            stop = min(hi, (shard + 1) * self.shard_rows)
-            self._read_shard(shard, row, stop, flat[(row - lo) * self._row_bytes : (stop - lo) * self._row_bytes])
-            row = stop
+        out = np.empty((max(0, hi - lo), *self.shape[1:]), self.dtype)
+        self.read_into(lo, hi, out)
         return out
 
-    def _read_shard(self, shard: int, lo: int, hi: int, into: np.ndarray) -> None:
-        name = self.path / "c" / "/".join([str(shard), *["0"] * (self.ndim - 1)])
+    def read_into(self, lo: int, hi: int, out: np.ndarray | memoryview) -> None:
+        """Rows [lo, hi) into the caller's memory: one system call where the rows lie in one shard of codec ``none``.
+
+        Args:
+            lo: first row.
+            hi: the row after the last.
+            out: contiguous, with room for exactly these rows: a numpy array of this array's type, of any shape, or a
+                memoryview of bytes (of the shortest windows, numpy's own view of an array costs as much as the read).
+
+        Raises:
+            IndexError: the range is outside the array.
+            ValueError: ``out`` has another size or type.
+            BufferError: ``out`` is not contiguous.
+            LakeCorrupt: a shard is missing, too short or undecodable.
+        """
+        rows, row_bytes, shard_rows, files, names = self._usual
+        wanted = (hi - lo) * row_bytes
+        if not 0 <= lo <= hi <= rows:
+            raise IndexError(f"rows [{lo}, {hi}) of {rows} in {self.path}")
+        if type(out) is not memoryview:
+            if out.dtype != self.dtype:
+                raise ValueError(f"a buffer of {out.dtype} for {self.dtype}")
+            out = out.data
+        if out.nbytes != wanted:
+            raise ValueError(f"a buffer of {out.nbytes} bytes for {wanted}")
+        if not wanted:
+            return
+        if files is not None:
+            shard = lo // shard_rows
+            begin = lo - shard * shard_rows
+            if begin + hi - lo <= shard_rows:
+                file = files.get(names[shard]) or self._open(shard)
+                file.used = True
+                if _preadv(file.fd, (out,), begin * row_bytes) == wanted:
+                    return
+        if not out.c_contiguous:
+            raise BufferError(f"a buffer with strides {out.strides}, not contiguous")
+        self._read_shards(lo, hi, out.cast("B"))
+
+    @cached_property
+    def _usual(self) -> tuple[int, int, int, dict[str, OpenFile] | None, tuple[str, ...]]:
+        """What `read_into` looks at, in one place: of a window of a second, every step of it counts."""
+        direct = self.codec == "none" and self.source is None and self.known
+        return self.shape[0], self.row_bytes, self.shard_rows, self.files.files if direct else None, self.shard_files
+
+    def _read_shards(self, lo: int, hi: int, out: memoryview) -> None:
+        """The general way: any number of shards, any codec, anywhere."""
+        at = lo
+        while at < hi:
+            shard = at // self.shard_rows
+            base, end = shard * self.shard_rows, min(hi, (shard + 1) * self.shard_rows)
+            part = out[(at - lo) * self.row_bytes : (end - lo) * self.row_bytes]
+            file = self._file(shard)
+            if self.codec == "none":
+                if file is not None and file.table is None and not self.known:
+                    self._check_table(shard, file)
+                self._bytes(shard, file, (at - base) * self.row_bytes, part)
+            else:
+                self._decode(shard, file, at - base, end - base, part)
+            at = end
+
+    def _decode(self, shard: int, file: OpenFile | None, lo: int, hi: int, out: memoryview) -> None:
+        """Rows [lo, hi) of one compressed shard: its chunks are read in one call, then decoded one by one."""
+        codec = blosc()
+        table = self._table(shard, file)
+        first, last = lo // self.chunk_rows, (hi - 1) // self.chunk_rows
+        begin, size = int(table[first, 0]), int(table[last].sum()) - int(table[first, 0])
+        encoded = memoryview(bytearray(size))
+        self._bytes(shard, file, begin, encoded)
+        whole = self.chunk_rows * self.row_bytes
+        for chunk in range(first, last + 1):
+            a, b = max(lo, chunk * self.chunk_rows), min(hi, (chunk + 1) * self.chunk_rows)
+            part = encoded[int(table[chunk, 0]) - begin :][: int(table[chunk, 1])]
+            target = out[(a - lo) * self.row_bytes : (b - lo) * self.row_bytes]
+            if int.from_bytes(part[4:8], "little") != whole:  # blosc's own header states the decoded size
+                raise LakeCorrupt(f"chunk {chunk} of {self.shard_files[shard]}", got="another size than the array says")
+            try:
+                if len(target) == whole:
+                    codec.decompress(part, target)
+                else:
+                    skip = (a - chunk * self.chunk_rows) * self.row_bytes
+                    target[:] = memoryview(codec.decompress(part))[skip : skip + len(target)]
+            except RuntimeError as error:
+                raise LakeCorrupt(f"chunk {chunk} of {self.shard_files[shard]}", got=str(error)) from error
+
+    def _file(self, shard: int) -> OpenFile | None:
+        """The open shard, or None where it has to come from the source."""
+        name = self.shard_files[shard]
+        file = self.files.files.get(name)
+        if file is None:
+            if self.source is not None and not os.path.exists(name):
+                return None
+            file = self._open(shard)
+        file.used = True
+        return file
+
+    def _open(self, shard: int) -> OpenFile:
+        name = self.shard_files[shard]
         try:
-            handle = os.open(name, os.O_RDONLY)
+            file = self.files.open(name)
         except FileNotFoundError as error:
             raise LakeCorrupt(f"shard {name}", got="no such file", fix="Run: neurofmx lake verify") from error
-        try:
-            index = self._index.get(shard)
-            if index is None:
-                index = self._index[shard] = self._read_index(handle, name)
-            base, at = shard * self.shard_rows, lo
-            while at < hi:
-                chunk = (at - base) // self.chunk_rows
-                end, last = min(hi, base + (chunk + 1) * self.chunk_rows), chunk
-                # neighbouring chunks lie end to end in the file: read them in one call
-                while end < hi and index[last + 1, 0] == index[last, 0] + index[last, 1]:
-                    last += 1
-                    end = min(hi, base + (last + 1) * self.chunk_rows)
-                if index[chunk, 0] == _MISSING:
-                    raise LakeCorrupt(f"chunk {chunk} of {name}", got="absent", expected="stored (written with it)")
-                offset = int(index[chunk, 0]) + (at - base - chunk * self.chunk_rows) * self._row_bytes
-                part = into[(at - lo) * self._row_bytes : (end - lo) * self._row_bytes]
-                got = os.preadv(handle, [part.data], offset)
-                if got != part.nbytes:
-                    raise LakeCorrupt(f"shard {name}", got=f"{got} bytes at {offset}", expected=f"{part.nbytes}")
-                at = end
-        finally:
-            os.close(handle)
+        if self.codec == "none":
+            want = self._chunks(shard) * self.chunk_rows * self.row_bytes + self._table_bytes
+            if file.size < want:
+                self.files.close(name)
+                raise LakeCorrupt(f"shard {name}", got=f"{file.size} bytes", expected=f"{want}",
+                                  fix="Run: neurofmx lake verify")  # fmt: skip
+        return file
 
-    def _read_index(self, handle: int, name: Path) -> np.ndarray:
-        n = self.shard_rows // self.chunk_rows
-        size, want = os.fstat(handle).st_size, 16 * n + 4  # (offset, nbytes) a chunk, then a crc32c
-        if size < want:
-            raise LakeCorrupt(f"shard {name}", got=f"{size} bytes", expected=f"at least {want}")
-        return np.frombuffer(os.pread(handle, want - 4, size - want), "<u8").reshape(n, 2)
+    def _bytes(self, shard: int, file: OpenFile | None, offset: int, out: memoryview) -> None:
+        name = self.shard_files[shard]
+        if file is None:
+            assert self.source is not None
+            self.source.read_into(name, offset, out)
+            return
+        done = 0
+        while done < len(out):
+            got = _preadv(file.fd, [out[done:]], offset + done)
+            if not got:
+                raise LakeCorrupt(f"shard {name}", got=f"{file.size} bytes", expected=f"{offset + len(out)} or more")
+            done += got
+
+    # the table at a shard's end: (offset, bytes) a chunk, then a crc32c
+
+    @cached_property
+    def _far(self) -> dict[int, np.ndarray]:
+        """Tables of the shards that come from the source."""
+        return {}
+
+    @property
+    def _table_bytes(self) -> int:
+        return 16 * (self.shard_rows // self.chunk_rows) + 4
+
+    def _chunks(self, shard: int) -> int:
+        return -(-min(self.shard_rows, self.shape[0] - shard * self.shard_rows) // self.chunk_rows)
+
+    def _check_table(self, shard: int, file: OpenFile) -> None:
+        """Makes sure that a shard which another writer may have written is byte-linear."""
+        table, each = self._read_table(shard, file), self.chunk_rows * self.row_bytes
+        n = self._chunks(shard)
+        if not (np.array_equal(table[:n, 0], np.arange(n, dtype=np.uint64) * each) and (table[:n, 1] == each).all()):
+            got = "absent chunks" if (table[:n, 0] == ABSENT).any() else "chunks in another order"
+            raise LakeCorrupt(f"shard {self.shard_files[shard]}", got=got, expected="all chunks end to end",
+                              fix="Run: neurofmx lake verify")  # fmt: skip
+        file.table = table
+
+    def _table(self, shard: int, file: OpenFile | None) -> np.ndarray:
+        if file is None:
+            table = self._far.get(shard)
+            if table is None:
+                table = self._far[shard] = self._read_table(shard, None)
+            return table
+        if file.table is None:
+            file.table = self._read_table(shard, file)
+        return file.table
+
+    def _read_table(self, shard: int, file: OpenFile | None) -> np.ndarray:
+        name = self.shard_files[shard]
+        if file is not None:
+            size = file.size
+        else:
+            assert self.source is not None
+            size = self.source.size(name)
+        if size < self._table_bytes:
+            raise LakeCorrupt(f"shard {name}", got=f"{size} bytes", expected=f"at least {self._table_bytes}")
+        raw = bytearray(self._table_bytes)
+        self._bytes(shard, file, size - len(raw), memoryview(raw))
+        table, n = np.frombuffer(raw, "<u8", len(raw) // 8).reshape(-1, 2), self._chunks(shard)
+        if self.codec == "lz4":
+            import google_crc32c
+
+            if google_crc32c.value(bytes(raw[:-4])) != int.from_bytes(raw[-4:], "little"):
+                raise LakeCorrupt(f"table of shard {name}", got="another checksum", fix="Run: neurofmx lake verify")
+            # what lies between two chunks of a range is read along: they must lie end to end
+            if not np.array_equal(table[1:n, 0], table[: n - 1].sum(axis=1)):
+                raise LakeCorrupt(f"shard {name}", got="chunks in another order", expected="end to end")
+        return table
 
 
-def open_array(path: Path) -> ShardedArray:
-    """Opens one array written by `write_group`.
+def open_array(path: Path, *, files: OpenFiles = handles.ORDINARY) -> ShardedArray:
+    """Opens one array of a group by its ``zarr.json``.
 
     Raises:
         LakeCorrupt: the metadata is missing or of a layout that the lake does not write.
@@ -180,11 +390,31 @@ def open_array(path: Path) -> ShardedArray:
         inner, shape = sharding["chunk_shape"], tuple(meta["shape"])
         outer = meta["chunk_grid"]["configuration"]["chunk_shape"]
         dtype = np.dtype(meta["data_type"])
+        codecs = [c["name"] for c in sharding["codecs"]]
     except (OSError, KeyError, StopIteration, ValueError, TypeError) as error:
         raise LakeCorrupt(f"array {path}", got=str(error), expected="a sharded Zarr v3 array") from error
-    if [c["name"] for c in sharding["codecs"]] != ["bytes"]:
-        raise LakeCorrupt(f"array {path}", got=str(sharding["codecs"]), expected="the bytes codec alone")
-    return ShardedArray(path, shape, dtype, int(inner[0]), int(outer[0]))
+    if codecs not in (["bytes"], ["bytes", "blosc"]) or sharding.get("index_location", "end") != "end":
+        raise LakeCorrupt(
+            f"array {path}", got=str(sharding), expected="bytes, or bytes and blosc; the table at the end"
+        )
+    if any(n > 1 and n != whole for n, whole in zip(inner[1:], shape[1:])) or inner[1:] != outer[1:]:
+        raise LakeCorrupt(f"array {path}", got=f"chunks of {inner} in {shape}", expected="chunks along the rows alone")
+    codec = "none" if codecs == ["bytes"] else "lz4"
+    far = remote.behind(path)
+    return ShardedArray(path, shape, dtype, int(inner[0]), int(outer[0]), codec, files=files, source=far)
+
+
+def array_names(path: Path) -> list[str]:
+    """Names of the arrays of a group, sorted.
+
+    Raises:
+        LakeCorrupt: metadata below ``path`` is damaged.
+    """
+    try:
+        nodes = {file: json.loads(file.read_text())["node_type"] for file in path.rglob("zarr.json")}
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise LakeCorrupt(f"group {path}", got=str(error), expected="a Zarr v3 group") from error
+    return sorted(file.parent.relative_to(path).as_posix() for file, node in nodes.items() if node == "array")
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
@@ -194,6 +424,6 @@ def read_attributes(path: Path) -> dict[str, Any]:
         LakeCorrupt: there is no group at ``path``.
     """
     try:
-        return json.loads((path / "zarr.json").read_text())["attributes"]
+        return json.loads((remote.group_at_hand(path) / "zarr.json").read_text())["attributes"]
     except (OSError, KeyError, ValueError) as error:
         raise LakeCorrupt(f"group {path}", got=str(error), expected="a Zarr v3 group") from error

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from neurofmx.clock import ClockMap
 from neurofmx.errors import ConfigError, MalformedFile
 from neurofmx.provenance import digest_of
 
@@ -152,7 +153,7 @@ class Samples:
     Args:
         values: (N, ...) in ``unit``; trailing shape is one sample (channels first).
         unit: SI or stated unit, such as ``uV``, ``px``, ``a.u.``.
-        channels: one row per entry of axis 1 (one row for a 1-D signal).
+        channels: one row per entry of axis 1 (one row for a 1-D signal); of images, one per colour.
         modality: ``emg``, ``eeg``, ``lfp``, ``position``, ...
         valid: (K, 2) seconds in which samples exist; gaps are stated, never filled.
         rate_hz: sampling rate, or None when ``times_s`` is given.
@@ -305,7 +306,8 @@ class Recording:
         domain_s: (start, stop) seconds of the session clock that the recording spans.
         provenance: raw files and reader.
         licence: terms of use.
-        clock_error_s: largest stated alignment error of any stream.
+        clock_error_s: largest stated alignment error of any stream; never less than that of a clock in ``clocks``.
+        clocks: stream -> how its device's clock was brought onto the session clock, for those that have their own.
     """
 
     id: RecordingId
@@ -317,6 +319,17 @@ class Recording:
     session: str = ""
     task: str = ""
     clock_error_s: float = 0.0
+    clocks: Mapping[str, ClockMap] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        stated = [self.clock_error_s, *(clock.error_s for clock in self.clocks.values())]
+        object.__setattr__(self, "clock_error_s", float(np.max(stated)))  # unknown (NaN) stays unknown
+
+    def clock_error_of(self, stream: str) -> float:
+        """Stated alignment error of one stream in seconds: its clock's, or the recording's where no clock is stated."""
+        if stream in self.clocks:
+            return self.clocks[stream].error_s
+        return 0.0 if self.clocks else self.clock_error_s
 
     def slice(self, start_s: float, stop_s: float) -> Recording:
         """The same recording between two times of the session clock."""

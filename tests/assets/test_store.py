@@ -10,9 +10,9 @@ import pytest
 from dagster_aws.s3 import S3Resource
 from moto.server import ThreadedMotoServer
 
-from neurofmx import catalog
+from neurofmx import catalog, parts
 from neurofmx.assets.resources import LakeResource
-from neurofmx.assets.store import INDEX, S3LakeStore, push_lake
+from neurofmx.assets.store import S3LakeStore, push_lake
 from neurofmx.errors import ConfigError, Mismatch, NotThere
 from neurofmx.ingest.simulate import SimSpec, simulate
 from neurofmx.lake import Lake
@@ -28,7 +28,10 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def store(endpoint: str, request: pytest.FixtureRequest) -> S3LakeStore:
+def store(
+    endpoint: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> S3LakeStore:
+    monkeypatch.setenv("NEUROFMX_CACHE", str(tmp_path / "cache"))
     s3 = S3Resource(
         endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
     )
@@ -66,8 +69,26 @@ def test_only_what_is_new_is_sent(filled: Lake, store: S3LakeStore) -> None:
     assert (second.files, second.unchanged) == (0, first.files)
     rows = catalog.rows(filled, "recordings")
     catalog.put(filled, "recordings", rows[0]["recording_id"], [rows[0] | {"task": "renamed"}])
-    third = store.push(filled)
-    assert (third.files, third.unchanged) == (1, first.files - 1)
+    assert store.push(filled).files == 0  # rows of the catalog are no files
+    assert [row["task"] for row in catalog.rows(store.open(), "recordings")] == ["renamed"]
+
+
+def test_a_copy_follows_merges_and_keeps_rows_of_its_own(filled: Lake, store: S3LakeStore, tmp_path: Path) -> None:
+    store.push(filled)
+    copy = Lake.open(tmp_path / "copy")
+    store.pull(copy)
+    catalog.put(copy, "subjects", "own", [{"subject_key": "own"}])
+    parts.freeze(copy)
+    (row,) = catalog.rows(filled, "recordings")
+    catalog.put(filled, "recordings", row["recording_id"], [row | {"task": "renamed"}])
+    parts.freeze(filled)
+    store.push(filled)
+    fresh = Lake.open(tmp_path / "fresh")
+    for pulled in (copy, fresh):
+        store.pull(pulled)
+        assert [r["task"] for r in catalog.rows(pulled, "recordings")] == ["renamed"]
+        assert store.pull(pulled).files == 0
+    assert "own" in {r["subject_key"] for r in catalog.rows(copy, "subjects")}
 
 
 def test_a_damaged_object_is_refused_and_named(filled: Lake, store: S3LakeStore, tmp_path: Path) -> None:
@@ -77,7 +98,7 @@ def test_a_damaged_object_is_refused_and_named(filled: Lake, store: S3LakeStore,
     damaged = max(listed, key=lambda one: one["Size"])["Key"]
     client.put_object(Bucket=store.bucket, Key=damaged, Body=b"not these bytes")
     copy = Lake.open(tmp_path / "copy")
-    with pytest.raises(Mismatch, match="Push it again"):
+    with pytest.raises(Mismatch, match="remove the object"):
         store.pull(copy)
     assert copy.recording_ids() == []  # the catalog comes last, so nothing points at half a group
     assert not list((copy.root / "tmp").iterdir())
@@ -97,5 +118,4 @@ def test_push_is_a_job(filled: Lake, store: S3LakeStore, instance: dg.DagsterIns
         instance=instance, resources={"lake": LakeResource(root=str(filled.root)), "store": store}
     )
     assert result.success
-    found = store.s3.get_client().list_objects_v2(Bucket=store.bucket, Prefix=f"lake/{INDEX}")
-    assert found["KeyCount"] == 1
+    assert store.open().recording_ids() == filled.recording_ids()  # the copy is a lake itself

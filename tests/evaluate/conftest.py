@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from neurofmx.evaluate.spec import Chosen, TaskSpec
+from neurofmx.provenance import digest_of
 from neurofmx.tokenize.targets import TargetSpec
 from neurofmx.types import (
     Channels,
@@ -122,7 +123,8 @@ def _planted(
         subject=Subject(id=subject, species="none"),
         domain_s=(0.0, duration_s),
         provenance=Provenance(
-            files=(RawFile(path=f"{name}.bin", url=f"test:{name}", sha256="ab" * 32, size=1),), reader="test@1"
+            files=(RawFile(path=f"{name}.bin", url=f"test:{name}", sha256=digest_of([dataset, name, seed]), size=1),),
+            reader="test@1",
         ),
         licence=Licence(spdx="CC0-1.0"),
     )

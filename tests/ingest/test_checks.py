@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from neurofmx.ingest import checks
 from neurofmx.ingest.checks_survey import PIECE, survey
+from neurofmx.ingest.formats.rates import Disagreement
 from neurofmx.ingest.judged import blocking
 from neurofmx.ingest.simulate import simulate
 from neurofmx.ingest.simulate_spec import SimSpec
@@ -119,6 +120,13 @@ FAULTS = [
     ("no stream", lambda r: replace(r, streams={}), "has_streams", BLOCK, "no stream"),
     ("no time", lambda r: replace(r, domain_s=(3.0, 3.0)), "duration", BLOCK, "expected more than 0"),
     ("clock far off", lambda r: replace(r, clock_error_s=0.2), "clock_error", WARN, "0.2 s; limit 0.005 s"),
+    (
+        "clocks disagree",
+        lambda r: replace(r, provenance=replace(r.provenance, notes=(Disagreement(500, 200, "a clock", "so").note(),))),
+        "clock_rate",
+        WARN,
+        "500 Hz is stated, 200 Hz measured by a clock: so",
+    ),
     ("clock unknown", lambda r: replace(r, clock_error_s=np.nan), "clock_error", BLOCK, "stated as nan"),
     ("a spike at no time", put("spikes", "times_s", 7, np.nan), "spikes.times_finite", BLOCK, "1 of 400"),
     ("spikes shuffled", shuffled, "spikes.times_ascending", BLOCK, "in 1 of 5 units: a"),

@@ -11,7 +11,7 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.linalg import subspace_angles
 
-from neurofmx.clock import fit_clock
+from neurofmx.clock_fit import fit_clock
 from neurofmx.config import from_plain
 from neurofmx.errors import ConfigError, MalformedFile, NotThere
 from neurofmx.ingest import simulate_observe as observe
@@ -207,6 +207,26 @@ def test_skewed_clock_is_mapped_back_within_the_stated_error() -> None:
     mapped = mapped[np.argmin(np.abs(mapped - inside[0])) :][: len(inside)]
     assert np.abs(mapped - inside).max() < recording.clock_error_s < 0.002
     assert fit_clock(*observe.sync_pulses(spec)).drift_ppm[0] == pytest.approx(-200, abs=10)
+
+
+def test_planted_clock_faults_are_found_and_mapped_back() -> None:
+    spec = replace(
+        SMALL, clock_ppm=80.0, clock_turn_ppm=20.0, clock_reset_s=3.0, clock_jitter_s=1e-5, pulse_faults=0.1,
+        duration_s=600.0, n_units=2,
+    )  # fmt: skip
+    recording, hidden = simulate(spec)
+    clock, spikes = recording.clocks["spikes"], recording.streams["spikes"]
+    assert isinstance(spikes, Events)
+    assert len(clock.slope) == 3 and len(clock.resets_s) == 1
+    assert clock.n_set_aside > 0.1 * clock.n_pulses
+    (gap,) = spikes.valid[1:, 0] - spikes.valid[:-1, 1]
+    assert spikes.valid[0, 1] < observe.reset_time(spec) < spikes.valid[1, 0]
+    assert 0 < gap < 5 * observe.PULSE_S
+    exact = hidden.spike_times_s
+    near = np.clip(np.searchsorted(exact, spikes.times_s), 1, len(exact) - 1)
+    off = np.minimum(np.abs(exact[near] - spikes.times_s), np.abs(exact[near - 1] - spikes.times_s))
+    assert off.max() < 2 * recording.clock_error_s < 1e-4
+    assert recording.clock_error_s == clock.error_s
 
 
 def test_field_potential_power_follows_its_own_region() -> None:

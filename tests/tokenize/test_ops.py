@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import signal, stats
 
 from neurofmx.errors import ConfigError
-from neurofmx.tokenize import ops
+from neurofmx.tokenize import ops, resample
 from neurofmx.tokenize.ops import Bins
 
 ALWAYS = np.array([[0.0, 1e6]])
@@ -21,7 +21,9 @@ def known(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_counts_by_hand() -> None:
-    counts = ops.bin_counts(np.array([0.0, 0.1, 0.25, 0.5, 0.99]), np.array([0, 1, 0, 0, 1]), 2, Bins(0.0, 0.25, 4))
+    counts = resample.bin_counts(
+        np.array([0.0, 0.1, 0.25, 0.5, 0.99]), np.array([0, 1, 0, 0, 1]), 2, Bins(0.0, 0.25, 4)
+    )
     assert counts.tolist() == [[1, 1], [1, 0], [1, 0], [0, 1]]
 
 
@@ -30,7 +32,7 @@ def test_counts_by_hand() -> None:
 def test_no_event_is_lost_or_counted_twice(times: list[float], dt: float) -> None:
     inside = np.sort(np.array(times))
     bins = Bins(0.0, dt, round(10 / dt))
-    counts = ops.bin_counts(inside, np.zeros(len(inside), int), 1, bins)
+    counts = resample.bin_counts(inside, np.zeros(len(inside), int), 1, bins)
     assert counts.sum() == np.sum((inside >= -dt * ops.EDGE) & (inside < 10 - dt * ops.EDGE))
 
 
@@ -145,6 +147,7 @@ def test_an_empty_stream_is_all_unknown(name: str) -> None:
         "hold": {"max_age_s": 1.0},
         "nearest": {"max_gap_s": 1.0},
         "linear": {"max_gap_s": 1.0},
+        "cubic": {"max_gap_s": 1.0},
     }
     nothing = np.empty((0, 2))
     tokens, mask = ops.BIN_STEPS[name](
