@@ -46,6 +46,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
 
     def kept(item: pytest.Item) -> bool:
+        if item.get_closest_marker("long") is not None:
+            return False
         text = f"{config.getoption('--slow-seed')}|{item.nodeid}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") < share * 2**32
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from neurofmx.errors import LakeCorrupt
+from neurofmx.remote_reader import read_ahead
 from neurofmx.tokenize.batches import Buffers, EventRows, SampleRows, WindowBatch
 from neurofmx.tokenize.cursor import Cursor
 from neurofmx.tokenize.mixture import Draws
@@ -90,13 +91,16 @@ def _samples(
     times_s = buffers.get(f"{column.name}/times_s", len(mask), _F4) if stated else None
     i = 0
     try:
-        bounds = (a.tolist() for a in (first, last, offsets, offsets[1:]))
+        bounds = [a.tolist() for a in (first, last, offsets, offsets[1:])]
+        ahead = read_ahead([s and (s.array, lo, hi) for s, lo, hi in zip(streams, *bounds[:2])])
         for i, (stream, lo, hi, at, end) in enumerate(zip(streams, *bounds)):  # noqa: B007 (named where it fails)
             if stream is not None and hi > lo:
-                if stream.array.dtype == column.dtype:
-                    stream.array.read_into(lo, hi, values[at:end])
+                if stream.array.dtype != column.dtype:
+                    _convert(stream, lo, hi, values[at:end], scratch, ahead.get(i))
+                elif i in ahead:
+                    values[at:end] = ahead[i]
                 else:
-                    _convert(stream, lo, hi, values[at:end], scratch)
+                    stream.array.read_into(lo, hi, values[at:end])
     except LakeCorrupt as error:
         raise Damaged(int(draws.recording[i]), error) from error
     if times_s is not None or plan.mixture.gaps == "mask":
@@ -132,10 +136,13 @@ def _stated(
     return found
 
 
-def _convert(stream: SampleStream, lo: int, hi: int, out: np.ndarray, scratch: Buffers) -> None:
-    """Rows [lo, hi) into ``out`` through scratch and one pass of arithmetic."""
-    raw = scratch.get("raw", out.size, stream.array.dtype)
-    stream.array.read_into(lo, hi, raw)
+def _convert(
+    stream: SampleStream, lo: int, hi: int, out: np.ndarray, scratch: Buffers, raw: np.ndarray | None
+) -> None:
+    """Rows [lo, hi), unless they are given raw, into ``out`` through scratch and one pass of arithmetic."""
+    if raw is None:
+        raw = scratch.get("raw", out.size, stream.array.dtype)
+        stream.array.read_into(lo, hi, raw)
     if stream.scale is None:
         out[:] = raw
         return

@@ -207,17 +207,15 @@ def _check_files(lake: Lake, index: Index, recording: str, streams: list[str]) -
     for name in index.arrays(recording):
         if not any(name.startswith(f"{stream}/") for stream in streams):
             continue
-        row = index.row(recording, name)
-        if row["file_sha256"] is None:
-            raise ConfigError(
-                f"digests of the shards of {recording}", got="none in the catalog", expected="one a shard",
-                fix="Ingest it again, or leave check_files out.",
-            )  # fmt: skip
-        for file, digest in zip(row["files"], row["file_sha256"]):
-            path = lake.root / row["group"] / file
+        for file, digest in index.files(recording, name):
+            if not digest:
+                raise ConfigError(
+                    f"digest of {file}", got="none in the catalog", expected="one a shard",
+                    fix="Ingest the recording again, or leave check_files out.",
+                )  # fmt: skip
             try:
-                found = remote.digest(path)
+                found = remote.digest(lake.root / file)
             except FileNotFoundError:
                 found = "no file"
             if found != digest:
-                raise LakeCorrupt(f"shard {path}", got=f"sha256 {found}", expected=digest)
+                raise LakeCorrupt(f"shard {file}", got=f"sha256 {found}", expected=digest)

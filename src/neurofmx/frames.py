@@ -193,15 +193,17 @@ class _Decoder:
         """The first frame after a jump that does not land beyond ``row``."""
         if self._container is None:
             self._open()
+        container: Any = self._container
         for number in range(key, -1, -1):
-            stream = self._container.streams.video[0]
-            self._container.seek(int(index.pts[index.keyframes[number]]), stream=stream, backward=True)
-            self._coming = self._container.decode(stream)
+            stream = container.streams.video[0]
+            container.seek(int(index.pts[index.keyframes[number]]), stream=stream, backward=True)
+            self._coming = container.decode(stream)
             frame = next(self._coming)
             if frame.pts is not None and _row(index, frame) <= row:
                 return frame
         self._open()  # from the very beginning
-        self._coming = self._container.decode(video=0)
+        again: Any = self._container
+        self._coming = again.decode(video=0)
         return next(self._coming)
 
     def _open(self) -> None:

@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +106,26 @@ class Remote:
         if len(got) != len(out):
             raise self._no_shard(name, f"{offset + len(got)} bytes", f"{offset + len(out)} or more")
         out[:] = got
+
+    def ranges(self, file: str, offsets: Sequence[int], sizes: Sequence[int]) -> list[memoryview]:
+        """Several ranges of an object (its path in the working copy), asked for together.
+
+        Raises:
+            LakeCorrupt: there is no such object, or it is shorter.
+            Denied, Transient: what the server said.
+        """
+        import obstore
+
+        name = self.name(file)
+        try:
+            with self._said(name):  # coalescing would fetch what lies between
+                got = obstore.get_ranges(self._store, name, starts=offsets, lengths=sizes, coalesce=0)
+        except NotThere as error:
+            raise self._no_shard(name, "no such object") from error
+        for block, offset, size in zip(got, offsets, sizes, strict=True):
+            if len(block) != size:
+                raise self._no_shard(name, f"{offset + len(block)} bytes", f"{offset + size} or more")
+        return [memoryview(block) for block in got]
 
     def size(self, file: str) -> int:
         """Bytes of an object (its path in the working copy).

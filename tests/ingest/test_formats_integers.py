@@ -1,5 +1,8 @@
 """Formats of integers: the lake gets the very integers, and they read as what the formats' own libraries read."""
 
+# hdmf makes classes at run time and wfdb's and mne's types are wider than what they return
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+# pyright: reportOptionalSubscript=false
 from __future__ import annotations
 
 import tracemalloc

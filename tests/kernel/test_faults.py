@@ -130,6 +130,7 @@ def test_a_writer_killed_anywhere_leaves_the_lake_whole(quick: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_thousand_kills(quick: Path) -> None:
     kill_many(quick, MANY_KILLS, seed=1)
 

@@ -108,7 +108,7 @@ def row(name: str, subject: str = "", session: str = "", archive: str = "a", dat
     }  # fmt: skip
 
 
-def dealt(rows, stored=(), twins=None, group="subject_id"):
+def dealt(rows, stored=(), twins=None, group: str | None = "subject_id"):
     """Rows of table splits, as whole recordings that are held out would have them."""
     found, refused = places(rows, stored, twins or {}, group=group, n_folds=5)
     return {

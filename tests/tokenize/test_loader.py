@@ -223,7 +223,7 @@ def test_a_simulated_recording_with_pauses_is_read_exactly(lake: Lake) -> None:
         assert assert_equals_slices(lake, tuple(lake.recording_ids()), taken(lake, mix, 12)) > 500
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(window_s=st.floats(0.01, 9.0), seed=st.integers(0, 2**40), rate=st.floats(0.4, 3000.0), t0=st.floats(-3, 3))
 def test_any_window_of_any_rate(
     tmp_path_factory: pytest.TempPathFactory, window_s: float, seed: int, rate: float, t0: float
@@ -284,6 +284,7 @@ def test_compressed_shards_give_the_same_rows(ragged: Lake) -> None:
         assert_same(plain, taken(ragged, mixture(ragged), 12, threads=threads))
 
 
+@pytest.mark.slow
 def test_a_lake_on_s3_gives_the_same_rows(
     ragged: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: ModuleType
 ) -> None:
