@@ -12,7 +12,7 @@ export NEUROFMX_LAKE := $(abspath $(LAKE))
 export DANDI_NO_ET := 1
 export NO_ET := 1
 
-.PHONY: demo test test-slow test-sample check ui bench snapshot cover clean
+.PHONY: demo test test-slow test-sample check ui bench peers snapshot cover clean
 
 .venv/ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; none was found on PATH."; exit 1; }
@@ -54,6 +54,11 @@ ui: .venv/ready .dagster/dagster.yaml
 
 bench: .venv/ready
 	$(BIN)/python -m bench $(ONLY)
+
+# other projects' loaders, read beside ours by `make bench ONLY=lake`; without them their rows are left out
+peers: constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 torch-brain==0.2.1 webdataset==1.0.2
 
 snapshot: .venv/ready
 	$(BIN)/dvc repro

@@ -6,6 +6,7 @@ digest of each snapshot that it took to the report. Killed anywhere, it leaves a
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -70,6 +71,8 @@ def _until_killed(root: str, round_: int, report: str) -> None:
 
 def main() -> None:
     """Forks a writer a line and says its process id; the writer is waited for at the next line."""
+    for name in ("pyarrow.parquet", "pyarrow.compute", "zarr", "icechunk"):  # or every writer imports them again
+        importlib.import_module(name)
     child = 0
     for line in sys.stdin:
         if child:
