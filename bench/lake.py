@@ -1,4 +1,4 @@
-"""The lake: reading and writing, opening, the loader beside its peers, alignment, the catalog at scale, a lake on S3."""
+"""The lake: reading and writing, the loader beside its peers, alignment, the catalog at scale, a lake on S3."""
 
 from __future__ import annotations
 

@@ -92,7 +92,8 @@ def _samples(
     i = 0
     try:
         bounds = [a.tolist() for a in (first, last, offsets, offsets[1:])]
-        ahead = read_ahead([s and (s.array, lo, hi) for s, lo, hi in zip(streams, *bounds[:2])])
+        wanted = [s and (s.array, lo, hi) for s, lo, hi in zip(streams, *bounds[:2])] if plan.lake.remote else []
+        ahead = read_ahead(wanted)
         for i, (stream, lo, hi, at, end) in enumerate(zip(streams, *bounds)):  # noqa: B007 (named where it fails)
             if stream is not None and hi > lo:
                 if stream.array.dtype != column.dtype:
@@ -136,9 +137,7 @@ def _stated(
     return found
 
 
-def _convert(
-    stream: SampleStream, lo: int, hi: int, out: np.ndarray, scratch: Buffers, raw: np.ndarray | None
-) -> None:
+def _convert(stream: SampleStream, lo: int, hi: int, out: np.ndarray, scratch: Buffers, raw: np.ndarray | None) -> None:
     """Rows [lo, hi), unless they are given raw, into ``out`` through scratch and one pass of arithmetic."""
     if raw is None:
         raw = scratch.get("raw", out.size, stream.array.dtype)

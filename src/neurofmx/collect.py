@@ -35,7 +35,8 @@ class Garbage:
     """One thing that nothing names.
 
     Args:
-        kind: ``group``, ``raw``, ``base`` (of the catalog) or ``leftover`` (of a killed writer).
+        kind: ``group``, ``raw``, ``base`` (of the catalog), ``leftover`` (of a killed writer) or ``version`` (of a
+            killed commit to Icechunk).
         path: relative to the lake.
         bytes: on disk.
         removed: whether it was removed.
@@ -84,7 +85,7 @@ def gc(lake: Lake, *, dry_run: bool = False, grace_s: float = GRACE_S) -> list[G
     if lake.remote is not None:
         raise ConfigError("collection", got=f"a lake at {lake.remote.url}", expected="a lake on a disk",
                           fix=f"Of a lake on S3 only its working copy may be removed: {lake.root}")  # fmt: skip
-    trash = lake.root / "tmp" / f"gc-{uuid.uuid4().hex}"
+    trash: list[Path] = []
     with lake.lock(), _pointing(lake), files.clear_faults(lake.root):
         keep, now = named(lake), time.time()
         pin = pins.oldest(lake)
@@ -92,15 +93,18 @@ def gc(lake: Lake, *, dry_run: bool = False, grace_s: float = GRACE_S) -> list[G
         judged = [_judged(lake, kind, path, before) for kind, path in _unnamed(lake, keep)]
         found = [one for one in judged if one is not None]
         if not dry_run:
-            trash.mkdir()
             found = [one if one.waits_s else _moved(lake, one, trash) for one in found]
         bases = parts.garbage(lake, keep.bases, grace_s=now - before)
         found += [Garbage(kind="base", path=_relative(lake, path), bytes=_size(path), removed=not dry_run)
                   for path in bases]  # fmt: skip
         if not dry_run:
             parts.collect(lake, keep.bases, grace_s=now - before)
-    shutil.rmtree(trash, ignore_errors=True)
-    return found
+    for path in trash:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return found + _versions(lake, dry_run, grace_s)
 
 
 @contextlib.contextmanager
@@ -185,9 +189,21 @@ def _judged(lake: Lake, kind: str, path: Path, before: float) -> Garbage | None:
         return None
 
 
-def _moved(lake: Lake, one: Garbage, trash: Path) -> Garbage:
-    os.rename(lake.root / one.path, trash / uuid.uuid4().hex)
+def _moved(lake: Lake, one: Garbage, trash: list[Path]) -> Garbage:
+    """Renames a thing into tmp/, where it is removed, now or after a kill; a full disk has room for that."""
+    trash.append(lake.root / "tmp" / f"gc-{uuid.uuid4().hex}")
+    os.rename(lake.root / one.path, trash[-1])
     return replace(one, removed=True)
+
+
+def _versions(lake: Lake, dry_run: bool, grace_s: float) -> list[Garbage]:
+    """What commits of versions that were killed left in the Icechunk repository."""
+    if not (lake.root / "versions" / "icechunk").is_dir():
+        return []
+    from neurofmx import versions
+
+    size = versions.collect(lake, dry_run=dry_run, grace_s=grace_s)
+    return [Garbage(kind="version", path="versions/icechunk", bytes=size, removed=not dry_run)] if size else []
 
 
 def _size(path: Path) -> int:

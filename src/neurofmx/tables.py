@@ -301,7 +301,7 @@ TABLES: dict[str, Table] = {
         ("detail", "string", "", "what the edge says more, as JSON"),
     ),
     "snapshots": _table(
-        "A frozen state of the lake.", "the snapshot's digest",
+        "A frozen state of the lake.", "the snapshot's digest, or name|name",
         ("snapshot", "string", "", "digest of the manifest"),
         ("name", "string", "", "name that was given to it, empty for none"),
         ("taken_at", "string", "UTC", "when it was taken, ISO 8601"),

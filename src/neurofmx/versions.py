@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -87,6 +88,26 @@ def open(lake: Lake, name_or_digest: str) -> zarr.Group:
     if repo is None:
         raise LakeCorrupt(f"versions of {lake.root}", got="no repository", expected="the one just written")
     return zarr.open_group(repo.readonly_session(tag=digest).store, mode="r")
+
+
+def collect(lake: Lake, *, dry_run: bool = False, grace_s: float = 3600.0) -> int:
+    """Removes what killed commits left in the repository; returns its bytes.
+
+    Args:
+        lake: local.
+        dry_run: only say how much it is.
+        grace_s: how old it must be.
+
+    Raises:
+        NoSpace, Denied: as `publish`.
+    """
+    folder = lake.root / "versions"
+    with files.locked(folder / ".lock"), files.clear_faults(folder):
+        repo = _opened(lake)
+        if repo is None:
+            return 0
+        before = datetime.now(UTC) - timedelta(seconds=grace_s)
+        return repo.garbage_collect(before, dry_run=dry_run).bytes_deleted
 
 
 def _storage(lake: Lake) -> icechunk.Storage:

@@ -1,7 +1,8 @@
 """A process that imports everything once and forks a writer for each line it is given: writers that can be killed.
 
-A line is ``<lake> <round> <report>``. The writer works through the round's steps again and again and appends the
-digest of each snapshot that it took to the report. Killed anywhere, it leaves a lake that must be whole.
+A line is ``<lake> <round> <report>``, parted by tabs. The writer works through the round's steps again and again and
+appends what it did to the report, the digests of the snapshots that it took among it. Killed anywhere, it leaves a
+lake that must be whole.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ lakes: Any = importlib.util.module_from_spec(_FILE)
 _FILE.loader.exec_module(lakes)
 
 NAMES, CONTENTS = ("r0", "r1", "r2"), 5
+STEPS = 9  # that a round says
 
 
 def publish(lake: Lake, name: str, content: int) -> None:
@@ -40,31 +43,35 @@ def publish(lake: Lake, name: str, content: int) -> None:
     lake.publish_tokens(made.id, lakes.spec(), lakes.tokens(content))
 
 
-def work(lake: Lake, round_: int) -> str:
+def work(lake: Lake, round_: int, say: Callable[[str], object] = str) -> str:
     """All steps of a round; returns the digest of the snapshot at its end, which the round alone determines."""
     for i, name in enumerate(NAMES):
         publish(lake, name, (round_ + i) % CONTENTS)
+        say(f"published {name}")
         if i == 1:
-            snapshots.take(lake, f"name-{round_ % 3}", move=True)
+            say(snapshots.take(lake, f"name-{round_ % 3}", move=True))
             for table in TABLES:
                 parts.compact(lake, table)
+            say("compacted")
     pack.convert(lake, "lz4" if round_ % 2 else "none", [f"a:b@1/{NAMES[2]}"])
+    say("converted")
     digest = snapshots.take(lake)
+    say(digest)
     packed = lake.root.parent / f"{lake.root.name}-packed"
     if packed.exists():
         shutil.rmtree(packed.rename(packed.with_suffix(f".old{os.getpid()}")))
     pack.pack(lake, packed)
+    say("packed")
     collect.gc(lake, grace_s=0)
+    say("collected")
     return digest
 
 
 def _until_killed(root: str, round_: int, report: str) -> None:
     lake = Lake.open(root)
-    with open(report, "a") as out:
+    with open(report, "a", buffering=1) as out:
         while True:
-            digest = work(lake, round_)
-            out.write(f"{digest}\n")
-            out.flush()
+            digest = work(lake, round_, lambda said: out.write(f"{said}\n"))
             versions.publish(lake, digest)
             round_ += 1
 

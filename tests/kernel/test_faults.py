@@ -56,8 +56,8 @@ def killable() -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
-def kill_one(process: subprocess.Popen[str], lake: Lake, round_: int, delay_s: float) -> list[str]:
-    """Runs a writer for so long, kills it, and returns the snapshots that it took."""
+def kill_one(process: subprocess.Popen[str], lake: Lake, round_: int, rng: random.Random) -> list[str]:
+    """Runs a writer for some steps and a moment more, kills it, and returns the snapshots that it took."""
     assert process.stdin is not None
     assert process.stdout is not None
     report = lake.root.parent / "report"
@@ -65,7 +65,12 @@ def kill_one(process: subprocess.Popen[str], lake: Lake, round_: int, delay_s: f
     process.stdin.write(f"{lake.root}\t{round_}\t{report}\n")
     process.stdin.flush()
     pid = int(process.stdout.readline())
-    time.sleep(delay_s)
+    steps, moment_s = rng.randrange(2 * nursery.STEPS), rng.uniform(0, 0.1)
+    given_up_at = time.monotonic() + 120
+    while len(report.read_text().splitlines()) < steps:
+        time.sleep(0.002)
+        assert time.monotonic() < given_up_at, "the writer died by itself, or hangs"
+    time.sleep(moment_s)
     os.kill(pid, signal.SIGKILL)
     return [line for line in report.read_text().splitlines() if len(line) == 64]
 
@@ -96,19 +101,14 @@ def nothing_is_left_over(lake: Lake) -> None:
 
 def kill_many(folder: Path, kills: int, seed: int) -> None:
     rng = random.Random(seed)
-    expected, took_s = {}, []
-    for round_ in range(nursery.CONTENTS):
-        began = time.monotonic()
-        expected[round_] = nursery.work(Lake.open(folder / f"clean{round_}"), round_)
-        took_s.append(time.monotonic() - began)
-    longest_s = 2 * min(took_s)  # of a writer's life: up to some rounds and versions
+    expected = {r: nursery.work(Lake.open(folder / f"clean{r}"), r) for r in range(nursery.CONTENTS)}
     last, lake = "", Lake.open(folder / "lake")
     with killable() as process:
         for kill in range(kills):
             if kill % KILLS_A_LAKE == 0:  # a lake that keeps every snapshot grows
                 last, lake = "", Lake.open(folder / f"lake{kill}")
             round_ = rng.randrange(nursery.CONTENTS)
-            taken = kill_one(process, lake, round_, rng.uniform(0, longest_s))
+            taken = kill_one(process, lake, round_, rng)
             last = taken[-1] if taken else last
             whole(lake)
             if last:

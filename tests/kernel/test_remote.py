@@ -12,6 +12,7 @@ import textwrap
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,9 @@ from neurofmx import catalog, parts, remote_client, remote_head, shards
 from neurofmx.errors import ConfigError, Conflict, Denied, LakeCorrupt, Mismatch, NotThere, Transient
 from neurofmx.index import Index
 from neurofmx.lake import Lake
+from neurofmx.tokenize.batches import SampleRows
+from neurofmx.tokenize.loader import Loader
+from neurofmx.tokenize.mixture import Mixture, Source
 from neurofmx.types import (
     Channels,
     Events,
@@ -265,6 +269,25 @@ def test_compressed_chunks_are_read_over_ranges(far: Machine, tmp_path: Path) ->
     group = other.root / "recordings" / "a" / "packed.zarr"
     assert shards.read_attributes(group) == {"made": 1}  # brings the small files
     assert np.array_equal(shards.open_array(group / "x")[24_000:77_000], values[24_000:77_000])
+
+
+def test_a_loader_delivers_the_same_from_a_disk_and_over_ranges(far: Machine, tmp_path: Path) -> None:
+    lake, disk = far(), Lake.open(tmp_path / "disk")
+    for number in range(3):
+        for each in (lake, disk):
+            each.publish_recording(session(f"r{number}", seed=number))
+    for values in ("stored", "float32"):
+        mixture = Mixture(
+            sources=(Source(sql="select recording_id from recordings"),), streams=("lfp", "spikes"), window_s=1.0,
+            batch=16, values=values,
+        )  # fmt: skip
+        with Loader(far(), mixture, threads=2) as one, Loader(disk, mixture) as other:
+            for a, b in zip(islice(one, 3), other):
+                assert a.recording.tolist() == b.recording.tolist()
+                x, y = a.streams["lfp"], b.streams["lfp"]
+                assert isinstance(x, SampleRows) and isinstance(y, SampleRows)
+                assert np.array_equal(x.values, y.values)
+                assert np.array_equal(a.streams["spikes"].times_s, b.streams["spikes"].times_s)
 
 
 def test_any_zarr_reader_opens_the_objects(far: Machine) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from neurofmx import catalog, collect, snapshots, versions
 from neurofmx.errors import LakeCorrupt, NotThere
@@ -140,3 +141,19 @@ for name in sys.argv[2:]:
     assert len(list(repo.ancestry(branch="main"))) == 7
     for i in range(6):
         assert np.array_equal(lfp(lake, f"v{i}"), recording("r", i).streams["lfp"].values)  # type: ignore[union-attr]
+
+
+def test_what_a_killed_commit_left_is_collected(lake: Lake) -> None:
+    import icechunk
+
+    lake.publish_recording(recording("r"))
+    snapshots.take(lake, "v1")
+    versions.publish(lake, "v1")
+    repo = icechunk.Repository.open(icechunk.local_filesystem_storage(str(lake.root / "versions" / "icechunk")))
+    session = repo.writable_session("main")
+    zarr.create_array(session.store, name="left", data=np.arange(100_000), chunks=(50_000,))  # written, never committed
+    assert [one.kind for one in collect.gc(lake)] == []
+    (one,) = collect.gc(lake, grace_s=0)
+    assert (one.kind, one.bytes > 1000) == ("version", True)
+    assert collect.gc(lake, grace_s=0) == []
+    assert np.array_equal(lfp(lake, "v1"), recording("r").streams["lfp"].values)  # type: ignore[union-attr]
