@@ -367,7 +367,7 @@ def peers() -> str:
         Path(os.environ.get("NEUROFMX_PEERS", Path(__file__).resolve().parents[2] / ".venv-peers")) / "bin" / "python"
     )
     if not path.exists():
-        pytest.skip("no environment of peers here: make bench ONLY=lake makes one")
+        pytest.skip("no environment of peers here: make peers makes one")
     if subprocess.run([str(path), "-c", "import torch_brain.data"], capture_output=True).returncode:
         pytest.skip(f"{path} has no torch_brain")
     return str(path)
